@@ -1,0 +1,3 @@
+"""Figures: the house style, and the drawings that more than one lesson needs."""
+
+from llmkit.viz.style import COLORS, figure, show, use_house_style

@@ -1,0 +1,150 @@
+"""What the learner wrote, kept as source: answers/01_next_token.py, one `# %%` section an exercise."""
+
+import ast
+import builtins
+import inspect
+import linecache
+import os
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmkit.course import session
+from llmkit.course.exercise import Exercise
+from llmkit.course.lessons import Lesson, lesson
+
+SECTION = re.compile(r"^# %% (\d+\.\d+) (\w+)[^\n]*\n", re.MULTILINE)
+_GOOGLE_DRIVE = Path("/content/drive/MyDrive")
+_chosen: Path | None = None
+
+
+def answers_folder(path: str | Path | None = None) -> Path:
+    """Where answers are kept; a path given here holds for the rest of the kernel's life.
+
+    Otherwise: $LLMKIT_ANSWERS; on Colab with Drive mounted, MyDrive/llmkit-answers (Colab's own disk is
+    wiped with the machine); in a checkout of the course, its answers/; else answers/ in the current folder.
+    """
+    global _chosen
+    if path is not None:
+        _chosen = Path(path).expanduser()
+    if _chosen:
+        return _chosen
+    if os.environ.get("LLMKIT_ANSWERS"):
+        return Path(os.environ["LLMKIT_ANSWERS"])
+    if _GOOGLE_DRIVE.is_dir():
+        return _GOOGLE_DRIVE / "llmkit-answers"
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "lessons").is_dir() and (folder / "llmkit").is_dir():
+            return folder / "answers"
+    return here / "answers"
+
+
+def save(exercise: Exercise, answer: Any) -> str:
+    """Keep a right answer; returns why it could not be kept, or an empty string.
+
+    Nothing is kept in a solution notebook, nor for llmkit's own function, which is nobody's answer.
+    """
+    if session.is_solution() or (not exercise.by_hand and answer is exercise.original()):
+        return ""
+    try:
+        source = f"{exercise.name} = {answer!r}" if exercise.by_hand else standalone_source(answer)
+        _write_section(lesson(exercise.lesson), exercise, source)
+    except (OSError, TypeError, SyntaxError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def read(of: Lesson) -> dict[str, str]:
+    """The kept answers of a lesson, exercise number -> source; empty where there is no file."""
+    path = answers_folder() / f"{of.name}.py"
+    if not path.exists():
+        return {}
+    parts = SECTION.split(path.read_text(encoding="utf-8"))[1:]
+    return {number: source.strip("\n") for number, _, source in zip(*[iter(parts)] * 3, strict=True)}
+
+
+def load(exercise: Exercise, source: str) -> Callable | None:
+    """The kept function, or None where its source no longer runs."""
+    name = f"<your answer {exercise.number}>"
+    # Runs the learner's own code, from the learner's own folder.
+    namespace: dict[str, Any] = {"__name__": f"answer_{exercise.number}"}
+    try:
+        exec(compile(source, name, "exec"), namespace)
+    except Exception:
+        return None
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # for tracebacks
+    return namespace.get(exercise.name)
+
+
+def _write_section(of: Lesson, exercise: Exercise, source: str) -> None:
+    """Rewrite the lesson's file with this section replaced; written aside first, so that nothing is lost."""
+    folder = answers_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {exercise.number: exercise.name}
+    path = folder / f"{of.name}.py"
+    if path.exists():
+        names |= dict(SECTION.findall(path.read_text(encoding="utf-8"))) | names
+    sections = read(of) | {exercise.number: source}
+    ordered = sorted(sections, key=lambda number: [int(part) for part in number.split(".")])
+    text = "\n\n".join(f"# %% {number} {names[number]}\n{sections[number]}\n" for number in ordered)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(f"# My answers to lesson {of.name}, kept by llmkit.\n\n{text}", encoding="utf-8")
+    aside.replace(path)
+
+
+def standalone_source(function: Callable) -> str:
+    """Source that defines `function` on its own: with the imports, constants and helpers it uses.
+
+    Raises ValueError naming what it uses and cannot be written down, OSError where there is no source.
+    """
+    needed: dict[str, str] = {}
+    _collect(function.__name__, function, needed)
+    return "\n\n".join(needed.values())
+
+
+def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
+    if name in needed:
+        return
+    if isinstance(value, types.ModuleType):
+        needed[name] = f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}"
+    elif isinstance(value, types.FunctionType | type) and _is_own(value):
+        source = textwrap.dedent(inspect.getsource(value))
+        needed[name] = ""  # so that a function that calls itself ends here
+        for used in _global_names(source):
+            namespace = getattr(value, "__globals__", None) or vars(sys.modules[value.__module__])
+            if used != name and used in namespace:
+                _collect(used, namespace[used], needed)
+        del needed[name]
+        needed[name] = source.rstrip()
+    elif hasattr(value, "__module__") and hasattr(value, "__qualname__"):
+        alias = f" as {name}" if name != value.__qualname__ else ""
+        needed[name] = f"from {value.__module__} import {value.__qualname__}{alias}"
+    elif _survives_repr(value):
+        needed[name] = f"{name} = {value!r}"
+    else:
+        raise ValueError(
+            f"it uses {name!r} ({type(value).__name__}), which cannot be written down; pass it in"
+        )
+
+
+def _is_own(value: Any) -> bool:
+    """Written by the learner (in a cell or a loaded answer), not imported from a package."""
+    return value.__module__ == "__main__" or value.__module__.startswith("answer_")
+
+
+def _global_names(source: str) -> list[str]:
+    tree = ast.parse(source)
+    loads = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    return [name for name in dict.fromkeys(loads) if not hasattr(builtins, name)]
+
+
+def _survives_repr(value: Any) -> bool:
+    try:
+        return ast.literal_eval(repr(value)) == value
+    except (ValueError, SyntaxError):
+        return False
