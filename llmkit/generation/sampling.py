@@ -11,8 +11,8 @@ def pick(probs: dict[str, float], u: float) -> str:
     u       a number with 0 <= u < 1
 
     The first token owns [0, p1), the second [p1, p1 + p2), and so on: a token of probability 0 owns nothing.
-    Sums of floats may end just below 1; a `u` beyond the last boundary belongs to the last token of probability
-    above 0. Raises ValueError when no token has a probability above 0.
+    Sums of floats may end just below 1; a `u` beyond the last boundary belongs to the last token of
+    probability above 0. Raises ValueError when no token has a probability above 0.
 
     >>> pick({"mat": 0.5, "chair": 0.3, "moon": 0.2}, 0.6)
     'chair'

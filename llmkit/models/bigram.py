@@ -12,7 +12,8 @@ def bigram_gradient(table: Tensor, x: Tensor, y: Tensor) -> Tensor:
     x, y   (N,) int64; y[j] is the token that followed x[j]
 
     Returns (V, V), of the table's dtype. For one pair the gradient of row x is softmax(table[x]) - onehot(y);
-    pairs with the same x add up in the same row; rows that occur in no pair stay 0. The whole is divided by N.
+    pairs with the same x add up in the same row; rows that occur in no pair stay 0. The whole is divided by
+    N.
 
     >>> bigram_gradient(torch.zeros(2, 2), torch.tensor([0]), torch.tensor([1]))
     tensor([[ 0.5000, -0.5000],
@@ -27,8 +28,8 @@ def train_bigram(
 ) -> tuple[Tensor, list[float]]:
     """Gradient descent on all pairs at once; returns the table (V, V) and the loss (nats) before each step.
 
-    Each row's step is divided by the row's share of the pairs: the rows are independent problems, and without this
-    the row of a rare token would hardly move.
+    Each row's step is divided by the row's share of the pairs: the rows are independent problems, and without
+    this the row of a rare token would hardly move.
     """
     table = torch.zeros(vocabulary_size, vocabulary_size, device=x.device)
     share = torch.bincount(x, minlength=vocabulary_size).clamp(min=1)[:, None] / len(x)  # (V, 1)

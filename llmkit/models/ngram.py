@@ -17,9 +17,9 @@ Counts = dict[tuple, Counter]  # context of n - 1 tokens -> how often each token
 def count_ngrams(documents: Sequence[Sequence[str]], n: int) -> Counts:
     """Count, for every context of n - 1 tokens, the tokens that follow it.
 
-    Each document is preceded by n - 1 START tokens, so that its first token is counted too. No n-gram reaches from
-    one document into the next. For n = 1 the only context is the empty tuple (). Contexts that never occur are not
-    in the result.
+    Each document is preceded by n - 1 START tokens, so that its first token is counted too. No n-gram reaches
+    from one document into the next. For n = 1 the only context is the empty tuple (). Contexts that never
+    occur are not in the result.
 
     >>> count_ngrams([["the", "cat", "sat"], ["the", "dog"]], 2)[("the",)] == {"cat": 1, "dog": 1}
     True

@@ -106,8 +106,8 @@ def pick_cases() -> list[Case]:
     rng = random.Random(2)
     for _ in range(20):
         weights = [rng.random() for _ in range(6)]
-        probs = {f"t{i}": w / sum(weights) for i, w in enumerate(weights)}
-        cases.append(Case("random numbers", lambda probs=probs, u=rng.random(): (dict(probs), u)))
+        probs, u = {f"t{i}": w / sum(weights) for i, w in enumerate(weights)}, rng.random()
+        cases.append(Case("random numbers", lambda probs=probs, u=u: (dict(probs), u)))
     return cases
 
 
@@ -140,12 +140,8 @@ def pick_falls_off_the_end(probs, u):
 
 
 def pick_last_even_if_impossible(probs, u):
-    cumulative = 0.0
-    for token, p in probs.items():
-        cumulative += p
-        if u < cumulative:
-            break
-    return token
+    token = pick_falls_off_the_end(probs, u)
+    return list(probs)[-1] if token is None else token
 
 
 # --- 1.4 bits_per_byte ---

@@ -1,0 +1,174 @@
+"""check(), kept answers, use_my_answers, hints, progress: what a learner's cells do, in fresh processes."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import llmkit.models.ngram
+from llmkit.course import answers, check, hint, progress, session
+from llmkit.course.exercise import find, install
+from llmkit.course.lessons import lesson
+
+RIGHT = '''
+def witten_bell(count, total, distinct, lower):
+    """mine"""
+    return (count + distinct * lower) / (total + distinct)
+'''
+WRONG = RIGHT.replace("(total + distinct)", "total")
+
+
+@pytest.fixture(autouse=True)
+def in_lesson_one(tmp_path):
+    answers.answers_folder(tmp_path / "kept answers ü")
+    session._current, session._solved = lesson("01_next_token"), False
+    yield
+    for number in ("1.2", "1.5"):
+        install(find(number), find(number).original())
+    answers._chosen = session._current = None
+
+
+def learners(source: str, tmp_path, name: str = "witten_bell"):
+    """A function as a notebook cell would define it: in __main__, with source on record."""
+    import linecache
+
+    file = f"<cell {abs(hash(source))}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    namespace = {"__name__": "__main__"}
+    exec(compile(source, file, "exec"), namespace)
+    return namespace[name]
+
+
+def test_a_right_answer_takes_llmkits_place(tmp_path, capsys):
+    mine = learners(RIGHT, tmp_path)
+    assert check(mine) is mine
+    assert llmkit.models.ngram.witten_bell is mine
+    model = llmkit.models.ngram.witten_bell_ngram([["a", "b"]], 2, 10)
+    assert model.smooth is mine, "what is built later must run on the learner's code"
+    assert "right" in capsys.readouterr().out
+
+
+def test_a_wrong_answer_gives_llmkits_own_back(tmp_path, capsys):
+    original = find("1.5").original()
+    check(learners(RIGHT, tmp_path))
+    assert check(learners(WRONG, tmp_path)) is original
+    assert llmkit.models.ngram.witten_bell is original, (
+        "a wrong answer after a right one must not stay in use"
+    )
+    assert "not yet" in capsys.readouterr().out
+
+
+def test_an_answer_by_hand(capsys):
+    assert check(0.1, "1.1") == find("1.1").reference()
+    assert "not it" in capsys.readouterr().out
+    assert check(None, "1.1") == find("1.1").reference()
+    assert "not written yet" in capsys.readouterr().out
+    assert check(0.25, "1.1") == 0.25
+    assert answers.read(lesson(1)) == {"1.1": "p_mat = 0.25"}
+
+
+def test_unknown_names_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no exercise is called 'sorted'.*1.2 count_ngrams"):
+        check(sorted)
+    with pytest.raises(ValueError, match="needs its number"):
+        check(0.25)
+    with pytest.raises(ValueError, match=r"no exercise '1.99'.*1.1, 1.2"):
+        hint("1.99")
+    with pytest.raises(ValueError, match="no exercise 'x'"):
+        check(1, "x")
+
+
+def test_hints_open_one_by_one(capsys):
+    from llmkit.course import check as module
+
+    sys.modules["llmkit.course.check"]._hints_shown.clear()
+    hint("1.5")
+    assert "hint 1 of 2" in (first := capsys.readouterr().out) and "hint 2" not in first
+    hint("1.5")
+    assert "hint 2 of 2" in (second := capsys.readouterr().out) and "solutions/01_next_token.ipynb" in second
+    assert module is check
+
+
+def test_answers_stand_alone_and_come_back_in_another_process(tmp_path, capsys):
+    source = (
+        "import math\nfrom collections import Counter as Bag\nSTEP = 1\n\n"
+        "def pad(d, n):\n    return ['<start>'] * (n - 1) + list(d)\n\n"
+        "def count_ngrams(documents, n):\n    counts = {}\n    for d in documents:\n"
+        "        padded = pad(d, n)\n        for i in range(math.floor(len(d))):\n"
+        "            counts.setdefault(tuple(padded[i:i + n - 1]), Bag())[d[i]] += STEP\n    return counts\n"
+    )
+    check(learners(source, tmp_path, "count_ngrams"))
+    check(learners(RIGHT, tmp_path))
+    check(learners(RIGHT.replace("mine", "mine again"), tmp_path))
+    assert "not kept" not in capsys.readouterr().out
+    text = (answers.answers_folder() / "01_next_token.py").read_text(encoding="utf-8")
+    assert (
+        text.count("# %% ") == 2 and "mine again" in text and text.index("# %% 1.2") < text.index("# %% 1.5")
+    )
+    program = f"""
+        from llmkit.course import answers_folder, start, use_my_answers
+        answers_folder({str(answers.answers_folder())!r})
+        start("02_tokenizers")
+        use_my_answers()
+        import llmkit.models.ngram as ngram
+        print(ngram.witten_bell.__doc__, ngram.count_ngrams.__module__)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, encoding="utf-8"
+    )
+    assert "Your code is back in use: 1.2 count_ngrams, 1.5 witten_bell." in run.stdout, run.stderr
+    assert "mine again answer_1.2" in run.stdout
+
+
+def test_a_kept_answer_that_no_longer_passes_is_left_out(tmp_path, capsys):
+    from llmkit.course import use_my_answers
+
+    folder = answers.answers_folder()
+    folder.mkdir()
+    (folder / "01_next_token.py").write_text(
+        f"# %% 1.2 count_ngrams\nthis is not Python\n\n# %% 1.5 witten_bell\n{WRONG}\n", encoding="utf-8"
+    )
+    session._current = lesson("02_tokenizers")
+    use_my_answers()
+    assert "no longer passes its check: 1.2 count_ngrams, 1.5 witten_bell" in capsys.readouterr().out
+    assert llmkit.models.ngram.witten_bell is find("1.5").original()
+
+
+def test_what_cannot_be_written_down_is_said(tmp_path, capsys):
+    source = "handle = object()\n" + RIGHT.replace("return", "handle\n    return")
+    mine = learners(source, tmp_path)
+    assert check(mine) is mine, "the answer is right all the same"
+    assert "not kept for later lessons: it uses 'handle'" in capsys.readouterr().out
+
+
+def test_solutions_and_llmkits_own_functions_are_not_kept(tmp_path):
+    session._solved = True
+    check(learners(RIGHT, tmp_path))
+    session._solved = False
+    check(find("1.5").original())
+    assert answers.read(lesson(1)) == {}
+
+
+def test_progress_counts_what_is_kept(tmp_path, capsys):
+    check(learners(RIGHT, tmp_path))
+    check(0.25, "1.1")
+    capsys.readouterr()
+    progress()
+    out = capsys.readouterr().out
+    assert "●○○○●○○" in out and "2 of 7" in out and "planned" in out
+
+
+def test_where_answers_are_kept(tmp_path, monkeypatch):
+    answers._chosen = None
+    monkeypatch.setenv("LLMKIT_ANSWERS", str(tmp_path / "a"))
+    assert answers.answers_folder() == tmp_path / "a"
+    monkeypatch.delenv("LLMKIT_ANSWERS")
+    monkeypatch.chdir(tmp_path)
+    assert answers.answers_folder() == tmp_path / "answers"
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "llmkit").mkdir()
+    monkeypatch.chdir(tmp_path / "lessons")
+    assert answers.answers_folder() == tmp_path / "answers"
+    monkeypatch.setattr(answers, "_GOOGLE_DRIVE", tmp_path)
+    assert answers.answers_folder() == tmp_path / "llmkit-answers"
