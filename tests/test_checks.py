@@ -72,9 +72,7 @@ def test_mutants_are_refused(exercise):
         else:
             refused += 1
     rate = refused / (refused + len(survivors))
-    print(
-        f"{ids(exercise)}: {refused} refused, {len(survivors)} accepted, {len(listed)} equivalent: {rate:.1%}"
-    )
+    print(f"{ids(exercise)}: {refused} refused, {len(survivors)} accepted, {len(listed)} equivalent: {rate:.1%}")
     assert rate >= KILL_RATE, "accepted:\n" + "\n".join(survivors)
     assert listed == set(equivalent), f"listed as equivalent, but no such mutant: {set(equivalent) - listed}"
 

@@ -53,9 +53,7 @@ def test_a_wrong_answer_gives_llmkits_own_back(tmp_path, capsys):
     original = find("1.5").original()
     check(learners(RIGHT, tmp_path))
     assert check(learners(WRONG, tmp_path)) is original
-    assert llmkit.models.ngram.witten_bell is original, (
-        "a wrong answer after a right one must not stay in use"
-    )
+    assert llmkit.models.ngram.witten_bell is original, "a wrong answer after a right one must not stay in use"
     assert "not yet" in capsys.readouterr().out
 
 
@@ -103,9 +101,7 @@ def test_answers_stand_alone_and_come_back_in_another_process(tmp_path, capsys):
     check(learners(RIGHT.replace("mine", "mine again"), tmp_path))
     assert "not kept" not in capsys.readouterr().out
     text = (answers.answers_folder() / "01_next_token.py").read_text(encoding="utf-8")
-    assert (
-        text.count("# %% ") == 2 and "mine again" in text and text.index("# %% 1.2") < text.index("# %% 1.5")
-    )
+    assert text.count("# %% ") == 2 and "mine again" in text and text.index("# %% 1.2") < text.index("# %% 1.5")
     program = f"""
         from llmkit.course import answers_folder, start, use_my_answers
         answers_folder({str(answers.answers_folder())!r})

@@ -127,9 +127,7 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
     elif _survives_repr(value):
         needed[name] = f"{name} = {value!r}"
     else:
-        raise ValueError(
-            f"it uses {name!r} ({type(value).__name__}), which cannot be written down; pass it in"
-        )
+        raise ValueError(f"it uses {name!r} ({type(value).__name__}), which cannot be written down; pass it in")
 
 
 def _is_own(value: Any) -> bool:

@@ -24,9 +24,7 @@ def stale(master: Master) -> list[Path]:
     found = []
     for folder, solved in (("lessons", False), ("solutions", True)):
         path = ROOT / folder / f"{master.lesson.name}.ipynb"
-        if not path.exists() or _content(nbformat.read(path, as_version=4)) != _content(
-            master.notebook(solved)
-        ):
+        if not path.exists() or _content(nbformat.read(path, as_version=4)) != _content(master.notebook(solved)):
             found.append(path)
     return found
 
@@ -48,9 +46,7 @@ def write(notebook: NotebookNode, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llmkit.course.build", description=__doc__.split("\n")[0])
     parser.add_argument("lessons", nargs="*", help="numbers such as 01; all where none is named")
-    parser.add_argument(
-        "--check", action="store_true", help="build nothing; name the notebooks that are stale"
-    )
+    parser.add_argument("--check", action="store_true", help="build nothing; name the notebooks that are stale")
     options = parser.parse_args(arguments)
     paths = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py"))
     if options.lessons:

@@ -57,9 +57,7 @@ def _tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Join what one stream printed in several pieces: where it was cut depends on timing."""
     tidy: list[NotebookNode] = []
     for output in outputs:
-        same = (
-            tidy and output.output_type == "stream" == tidy[-1].output_type and output.name == tidy[-1].name
-        )
+        same = tidy and output.output_type == "stream" == tidy[-1].output_type and output.name == tidy[-1].name
         if same:
             tidy[-1].text += output.text
         else:

@@ -90,9 +90,7 @@ def find(number: str) -> Exercise:
             if exercise.number == number:
                 return exercise
     known = ", ".join(e.number for e in exercises(int(lesson))) if lesson.isdigit() else ""
-    raise ValueError(
-        f"there is no exercise {number!r}." + (f" Lesson {lesson} has {known}." if known else "")
-    )
+    raise ValueError(f"there is no exercise {number!r}." + (f" Lesson {lesson} has {known}." if known else ""))
 
 
 def install(exercise: Exercise, function: Callable) -> None:

@@ -49,9 +49,7 @@ _PARTS = {
     },
 }
 LESSONS = tuple(
-    Lesson(int(name[:2]), name, title, part)
-    for part, lessons in _PARTS.items()
-    for name, title in lessons.items()
+    Lesson(int(name[:2]), name, title, part) for part, lessons in _PARTS.items() for name, title in lessons.items()
 )
 
 

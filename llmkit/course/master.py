@@ -60,9 +60,7 @@ class Master:
         for i, cell in enumerate(self.cells):
             unknown = set(cell.metadata.get("tags", [])) - TAGS
             if unknown:
-                raise self.error(
-                    i, f"unknown tag {sorted(unknown)[0]!r}; known are {', '.join(sorted(TAGS))}"
-                )
+                raise self.error(i, f"unknown tag {sorted(unknown)[0]!r}; known are {', '.join(sorted(TAGS))}")
         if sum("setup" in cell.metadata.get("tags", []) for cell in self.cells) != 1:
             raise self.error(0, "exactly one cell must be tagged 'setup'")
 
@@ -73,11 +71,7 @@ class Master:
         for exercise in self.exercises.values():
             if f"### Exercise {exercise.number} · " not in prose:
                 raise self.error(0, f"no heading '### Exercise {exercise.number} · …'")
-            call = (
-                f'check({exercise.name}, "{exercise.number}")'
-                if exercise.by_hand
-                else f"check({exercise.name})"
-            )
+            call = f'check({exercise.name}, "{exercise.number}")' if exercise.by_hand else f"check({exercise.name})"
             if call not in code:
                 raise self.error(0, f"no cell calls {call}")
         for number in re.findall(r"^### Exercise (\S+) · ", prose, re.MULTILINE):
@@ -119,9 +113,7 @@ class Master:
         free = used - bound - defined
         if free:
             name = sorted(free)[0]
-            at = next(
-                (n for n, line in enumerate(source.splitlines(), 1) if re.search(rf"\b{name}\b", line)), 0
-            )
+            at = next((n for n, line in enumerate(source.splitlines(), 1) if re.search(rf"\b{name}\b", line)), 0)
             raise self.error(i, f"no earlier cell defines {name!r} (the cell's line {at})")
         defined |= bound
         return source

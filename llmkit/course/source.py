@@ -41,9 +41,7 @@ class Definition:
             methods = [n for n in self.node.body if isinstance(n, ast.FunctionDef) and n.name != "__init__"]
             if methods:
                 return self._text([(method, message) for method in methods])
-        raise SourceError(
-            f"{self.name} is no function and no class with methods, so it cannot be an exercise"
-        )
+        raise SourceError(f"{self.name} is no function and no class with methods, so it cannot be an exercise")
 
     def _text(self, emptied: list[tuple[ast.FunctionDef, str]]) -> str:
         """The source with these functions' bodies emptied, last first so that line numbers stay true."""

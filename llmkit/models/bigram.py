@@ -23,9 +23,7 @@ def bigram_gradient(table: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.zeros_like(table).index_add(0, x, error / len(x))
 
 
-def train_bigram(
-    x: Tensor, y: Tensor, vocabulary_size: int, steps: int, lr: float
-) -> tuple[Tensor, list[float]]:
+def train_bigram(x: Tensor, y: Tensor, vocabulary_size: int, steps: int, lr: float) -> tuple[Tensor, list[float]]:
     """Gradient descent on all pairs at once; returns the table (V, V) and the loss (nats) before each step.
 
     Each row's step is divided by the row's share of the pairs: the rows are independent problems, and without

@@ -30,9 +30,7 @@ def counts_with_plain_dicts(documents, n):
 
 
 def counts_grams_first(documents, n):
-    grams = Counter(
-        tuple((["<start>"] * (n - 1) + list(d))[i : i + n]) for d in documents for i in range(len(d))
-    )
+    grams = Counter(tuple((["<start>"] * (n - 1) + list(d))[i : i + n]) for d in documents for i in range(len(d)))
     return {
         context: Counter({g[-1]: c for g, c in grams.items() if g[:-1] == context})
         for context in {g[:-1] for g in grams}

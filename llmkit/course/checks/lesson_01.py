@@ -228,9 +228,7 @@ def gradient_cases() -> list[Case]:
 
     return [
         Case("one pair", lambda: (torch.zeros(2, 2), torch.tensor([0]), torch.tensor([1]))),
-        Case(
-            "the same pair three times", lambda: (torch.eye(3), torch.tensor([1] * 3), torch.tensor([2] * 3))
-        ),
+        Case("the same pair three times", lambda: (torch.eye(3), torch.tensor([1] * 3), torch.tensor([2] * 3))),
         Case(
             "one context, two continuations",
             lambda: (torch.eye(3), torch.tensor([0, 0]), torch.tensor([1, 2])),
