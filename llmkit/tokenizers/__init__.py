@@ -1,0 +1,9 @@
+"""Tokenizers: byte-level BPE (GPT), WordPiece (BERT), SentencePiece BPE (LLaMA) and Unigram (T5), and chat templates."""
+
+from llmkit.tokenizers.base import Tokenizer, TokenizerFileError
+from llmkit.tokenizers.bpe import CL100K_PATTERN, GPT2_PATTERN
+from llmkit.tokenizers.byte_level import ByteLevelBPE
+from llmkit.tokenizers.chat import encode_chat
+from llmkit.tokenizers.files import load_tokenizer
+from llmkit.tokenizers.sentencepiece import SentencePiece, SentencePieceBPE, Unigram
+from llmkit.tokenizers.wordpiece import WordPiece

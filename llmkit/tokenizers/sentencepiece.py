@@ -1,0 +1,348 @@
+"""SentencePiece's two tokenizers, BPE (LLaMA 1 and 2, Mistral) and Unigram (T5): spaces are characters like others.
+
+Source: Kudo and Richardson 2018 (arXiv:1808.06226); google/sentencepiece:src/bpe_model.cc, unigram_model.cc.
+"""
+
+import base64
+import heapq
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from llmkit.tokenizers import protobuf
+from llmkit.tokenizers.base import Tokenizer, TokenizerFileError, check_text
+from llmkit.tokenizers.bpe import train_bpe
+from llmkit.tokenizers.normalize import SPACE, CharsMap, mark_spaces, nmt_nfkc
+from llmkit.tokenizers.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, SentencePieceModel
+from llmkit.tokenizers.unigram import train_unigram, viterbi
+
+UNK_PENALTY = 10.0  # an unknown character costs this much more than the rarest piece
+_WORD = re.compile(f"{SPACE}*[^{SPACE}]*")
+
+
+def byte_pieces(char: str) -> list[str]:
+    """The pieces that spell a character which has none of its own: one for each of its bytes in UTF-8.
+
+    >>> byte_pieces("é")
+    ['<0xC3>', '<0xA9>']
+    """
+    return [f"<0x{byte:02X}>" for byte in char.encode("utf-8")]
+
+
+def words_of(text: str) -> list[str]:
+    """A text with marked spaces, cut before each run of spaces.
+
+    >>> words_of("▁the▁cat")
+    ['▁the', '▁cat']
+    """
+    return [word for word in _WORD.findall(text) if word]
+
+
+class SentencePiece(Tokenizer):
+    """What BPE and Unigram share: normalisation, bytes for unknown characters, control pieces.
+
+    Control pieces (<s>, </s>) are special tokens: encode makes them only when asked to.
+    """
+
+    def __init__(self, model: SentencePieceModel):
+        controls = {p: i for i, (p, t) in enumerate(zip(model.pieces, model.types, strict=True)) if t == CONTROL}
+        super().__init__(model.pieces, controls)
+        if model.whitespace_as_suffix or not model.escape_whitespaces:
+            raise ValueError("spaces as suffixes, or not shown as ▁, are not supported")
+        unknown = [i for i, t in enumerate(model.types) if t == UNKNOWN]
+        if len(unknown) != 1:
+            raise ValueError(f"a model needs exactly one unknown piece; this one has {len(unknown)}")
+        self.model, self.unk_id = model, unknown[0]
+        self.ids = {p: i for i, p in enumerate(model.pieces)}
+        usable = (NORMAL, USER_DEFINED)
+        self.scores = {p: s for p, s, t in zip(model.pieces, model.scores, model.types, strict=True) if t in usable}
+        self._bytes = {i: int(p[3:5], 16) for i, p in enumerate(model.pieces) if model.types[i] == BYTE}
+        if model.byte_fallback and len(self._bytes) != 256:
+            raise ValueError(f"byte fallback needs 256 byte pieces; this model has {len(self._bytes)}")
+        self._charsmap = CharsMap(model.charsmap) if model.charsmap else None
+        user_defined = [p for p, t in zip(model.pieces, model.types, strict=True) if t == USER_DEFINED]
+        self._user_defined = re.compile("|".join(map(re.escape, sorted(user_defined, key=len, reverse=True))))
+        # A piece with a space after other characters could reach across words; then words cannot be cut alone.
+        crossing = any(SPACE in piece.lstrip(SPACE) for piece in self.scores)
+        self._words = (lambda text: [text]) if crossing or user_defined else words_of
+        self._has_user_defined = bool(user_defined)
+        self._cache: dict[str, list[int]] = {}
+
+    def normalize(self, text: str) -> str:
+        """The text as the pieces see it: characters replaced, spaces squeezed where the model says so, and marked."""
+        if self._charsmap:
+            text = self._charsmap.replace(text)
+        return mark_spaces(text, self.model.add_dummy_prefix, self.model.remove_extra_whitespaces)
+
+    def split_word(self, word: str) -> list[str]:
+        """The pieces of a word; characters that are in no piece stand alone."""
+        raise TypeError(f"{type(self).__name__} must define split_word")
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        check_text(text)
+        ids: list[int] = []
+        for word in self._words(self.normalize(text)):
+            known = self._cache.get(word)
+            if known is None:
+                if len(self._cache) >= 500_000:
+                    self._cache.clear()
+                known = self._cache[word] = self._word_ids(word)
+            # Several unknown characters in a row are one unknown token, also across words.
+            ids += known[1:] if ids and known and ids[-1] == known[0] == self.unk_id else known
+        return ids
+
+    def _word_ids(self, word: str) -> list[int]:
+        ids: list[int] = []
+        for piece in self.split_word(word):
+            if piece in self.scores:
+                ids.append(self.ids[piece])
+            elif self.model.byte_fallback:
+                ids += [self.ids[byte] for byte in byte_pieces(piece)]
+            elif not ids or ids[-1] != self.unk_id:
+                ids.append(self.unk_id)
+        return ids
+
+    def decode_ordinary(self, ids: Sequence[int]) -> str:
+        """The text of ids; the space that the model puts in front of a text is taken away again."""
+        out, run = [], bytearray()
+        for i in [*ids, -1]:
+            if i in self._bytes:
+                run.append(self._bytes[i])
+                continue
+            if run:
+                out.append(run.decode("utf-8", errors="replace"))
+                run = bytearray()
+            if i >= 0:
+                out.append(" ⁇ " if i == self.unk_id else self.pieces[i].replace(SPACE, " "))
+        text = "".join(out)
+        return text[1:] if self.model.add_dummy_prefix and text.startswith(" ") else text
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "SentencePiece":
+        """Read a tokenizer.model; gives a SentencePieceBPE or a Unigram, whichever the file holds."""
+        model = protobuf.read_model(path)
+        try:
+            return (SentencePieceBPE if model.algorithm == protobuf.BPE else Unigram)(model)
+        except ValueError as error:
+            raise TokenizerFileError(f"{path}: {error}") from None
+
+    def save_model(self, path: str | Path) -> None:
+        """Write a tokenizer.model, which SentencePiece and llama.cpp read."""
+        protobuf.write_model(self.model, path)
+
+    def _json(self, model: dict) -> dict:
+        replace_space = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+        steps: list[dict] = []
+        if self.model.charsmap:
+            charsmap = base64.b64encode(self.model.charsmap).decode()
+            steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
+        if self.model.remove_extra_whitespaces:
+            steps += [
+                {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+                {"type": "Strip", "strip_left": True, "strip_right": True},
+            ]
+        if self.model.add_dummy_prefix:
+            steps.append({"type": "Prepend", "prepend": " "})
+        decoder = [
+            {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]
+        if self.model.add_dummy_prefix:
+            decoder.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": self.added_tokens_json(),
+            "normalizer": {"type": "Sequence", "normalizers": [*steps, replace_space]},
+            "pre_tokenizer": None,
+            "post_processor": None,
+            "decoder": {"type": "Sequence", "decoders": decoder},
+            "model": model,
+        }
+
+
+def _train_words(texts: str | Iterable[str]) -> Counter:
+    """Words of normalised texts, a line being a text, with counts."""
+    words: Counter = Counter()
+    for text in [texts] if isinstance(texts, str) else texts:
+        for line in text.split("\n"):
+            words.update(words_of(mark_spaces(nmt_nfkc(line))))
+    return words
+
+
+def _new_model(algorithm: int, pieces: Sequence[str], scores: Sequence[float]) -> SentencePieceModel:
+    """<unk>, <s>, </s>, for BPE the 256 bytes, then the pieces, as in LLaMA and T5.
+
+    The written model has no table of characters, so at encoding time a text is taken as it is.
+    """
+    with_bytes = algorithm == protobuf.BPE
+    byte_names = [f"<0x{byte:02X}>" for byte in range(256)] if with_bytes else []
+    fixed = ["<unk>", "<s>", "</s>", *byte_names]
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * len(byte_names), *[NORMAL] * len(pieces)]
+    all_scores = [0.0] * len(fixed) + [float(score) for score in scores]
+    return SentencePieceModel(
+        [*fixed, *pieces], all_scores, types, algorithm, with_bytes, remove_extra_whitespaces=not with_bytes
+    )
+
+
+def _room(vocab_size: int, fixed: int) -> int:
+    """Ids that are left for pieces."""
+    if vocab_size < fixed + 40:
+        raise ValueError(f"vocab_size must be at least {fixed + 40}: {fixed} are fixed and every letter needs one")
+    return vocab_size - fixed
+
+
+class SentencePieceBPE(SentencePiece):
+    """BPE on characters; of all neighbours whose joint piece exists, the piece with the best score is made first."""
+
+    @classmethod
+    def train(cls, texts: str | Iterable[str], vocab_size: int) -> "SentencePieceBPE":
+        """Learn pieces by merging; the rarest characters are left to the bytes if there are too many of them."""
+        words, room = _train_words(texts), _room(vocab_size, 3 + 256)
+        counts: Counter = Counter()
+        for word, n in words.items():
+            counts.update(dict.fromkeys(word, 0))
+            for char in word:
+                counts[char] += n
+        alphabet = [char for char, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][: room // 2]
+        order = {char: i for i, char in enumerate(alphabet)}
+        symbols = {tuple(order[c] for c in word): n for word, n in words.items() if all(c in order for c in word)}
+        pieces: list[str] = list(alphabet)
+        for left, right in train_bpe(symbols, len(alphabet), room - len(alphabet)):
+            pieces.append(pieces[left] + pieces[right])
+        made = list(dict.fromkeys(pieces[len(alphabet) :]))  # two merges can make the same piece
+        ordered = [*made, *alphabet]
+        return cls(_new_model(protobuf.BPE, ordered, [-float(i) for i in range(len(ordered))]))
+
+    def split_word(self, word: str) -> list[str]:
+        parts = self._user_parts(word) if self._has_user_defined else list(word)
+        return merge_by_score(parts, self.scores)
+
+    def _user_parts(self, word: str) -> list[str]:
+        """User-defined pieces are never cut, nor merged further."""
+        parts, at = [], 0
+        for match in self._user_defined.finditer(word):
+            parts += [*word[at : match.start()], match[0]]
+            at = match.end()
+        return [*parts, *word[at:]]
+
+    def to_json(self) -> dict:
+        """The merges that the library wants are made from the pieces: every cut of a piece into two others."""
+        merges = []
+        for piece, score in self.scores.items():
+            cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+            cuts = [cut for cut in cuts if cut[0] in self.scores and cut[1] in self.scores]
+            merges += [(-score, self.ids[left], self.ids[right], left, right) for left, right in cuts]
+        model = {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": self.pieces[self.unk_id],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": self.model.byte_fallback,
+            "ignore_merges": False,
+            "vocab": self.ids,
+            "merges": [[left, right] for *_, left, right in sorted(merges)],
+        }
+        return self._json(model)
+
+
+def merge_by_score(parts: Sequence[str], scores: dict[str, float]) -> list[str]:
+    """Join neighbours, always the two whose joint piece has the best score, the leftmost of equals.
+
+    >>> merge_by_score("abc", {"ab": -1.0, "bc": 0.0, "abc": -2.0})
+    ['abc']
+    """
+    parts = list(parts)
+    following = [*range(1, len(parts)), -1]
+    before = [*range(-1, len(parts) - 1)]
+    heap: list[tuple[float, int, str]] = []
+
+    def consider(i: int) -> None:
+        if i >= 0 and following[i] >= 0 and (joint := parts[i] + parts[following[i]]) in scores:
+            heapq.heappush(heap, (-scores[joint], i, joint))
+
+    for i in range(len(parts)):
+        consider(i)
+    while heap:
+        _, i, joint = heapq.heappop(heap)
+        j = following[i] if parts[i] else -1
+        if j < 0 or parts[i] + parts[j] != joint:
+            continue  # one of the two has been merged with another in the meantime
+        parts[i], parts[j] = joint, ""
+        following[i] = following[j]
+        if following[i] >= 0:
+            before[following[i]] = i
+        consider(i)
+        consider(before[i])
+    return [part for part in parts if part]
+
+
+class _Normalizer:
+    """A Python normaliser for the tokenizers library."""
+
+    def __init__(self, normalize: Callable[[str], str]):
+        self._normalize = normalize
+
+    def normalize(self, normalized: tokenizers.NormalizedString) -> None:
+        text = self._normalize(normalized.normalized)
+        normalized.clear()
+        normalized.append(text)
+
+
+class Unigram(SentencePiece):
+    """Every piece has a probability; a word is cut into the pieces whose product is largest."""
+
+    @classmethod
+    def train(cls, texts: str | Iterable[str], vocab_size: int) -> "Unigram":
+        """Learn pieces and their probabilities by expectation maximisation and pruning."""
+        log_probs = train_unigram(_train_words(texts), _room(vocab_size, 3))
+        ordered = sorted(log_probs, key=lambda piece: (-log_probs[piece], piece))
+        return cls(_new_model(protobuf.UNIGRAM, ordered, [log_probs[piece] for piece in ordered]))
+
+    def __init__(self, model: SentencePieceModel):
+        super().__init__(model)
+        best, worst = max(self.scores.values()), min(self.scores.values())
+        # A user-defined piece must win against every way of cutting it: SentencePiece gives it this score.
+        for piece, kind in zip(model.pieces, model.types, strict=True):
+            if kind == USER_DEFINED:
+                self.scores[piece] = len(piece) * best - 0.1
+        self._unk_score, self._longest = worst - UNK_PENALTY, max(map(len, self.scores))
+
+    def split_word(self, word: str) -> list[str]:
+        return viterbi(word, self.scores, self._unk_score, self._longest)[0]
+
+    def fast(self) -> tokenizers.Tokenizer:
+        """As Tokenizer.fast.
+
+        The library looks for every piece in the text, also for control pieces, and applies a character map to whole
+        clusters of characters. So here control pieces get a name with a space, which no normalised text contains, and
+        normalisation is ours. Raises ValueError for byte fallback: the library would read "<0x0A>" as that byte.
+        """
+        if self.model.byte_fallback:
+            raise ValueError(
+                "the tokenizers library would take '<0x0A>' in a text for a byte piece; encode without fast()"
+            )
+        description = self.to_json() | {"added_tokens": [], "normalizer": None}
+        for i, entry in enumerate(description["model"]["vocab"]):
+            if self.model.types[i] not in (NORMAL, USER_DEFINED):
+                entry[0] = f" {entry[0]}"
+        fast = tokenizers.Tokenizer.from_str(json.dumps(description))
+        fast.normalizer = tokenizers.normalizers.Normalizer.custom(_Normalizer(self.normalize))
+        return fast
+
+    def to_json(self) -> dict:
+        model = {
+            "type": "Unigram",
+            "unk_id": self.unk_id,
+            "vocab": [[p, s] for p, s in zip(self.model.pieces, self.model.scores, strict=True)],
+            "byte_fallback": self.model.byte_fallback,
+        }
+        return self._json(model)
