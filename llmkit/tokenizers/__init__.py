@@ -1,4 +1,4 @@
-"""Tokenizers: byte-level BPE (GPT), WordPiece (BERT), SentencePiece BPE (LLaMA) and Unigram (T5), and chat templates."""
+"""Tokenizers: byte-level BPE (GPT), WordPiece (BERT), SentencePiece BPE (LLaMA), Unigram (T5), chat templates."""
 
 from llmkit.tokenizers.base import Tokenizer, TokenizerFileError
 from llmkit.tokenizers.bpe import CL100K_PATTERN, GPT2_PATTERN

@@ -47,9 +47,7 @@ class ByteLevelBPE(Tokenizer):
         for rank, (left, right) in enumerate(self.merges):
             for part in (left, right, left + right):
                 if part not in self.ids:
-                    raise ValueError(
-                        f"merge {rank} ({left!r}, {right!r}) needs {part!r}, which is not in the vocabulary"
-                    )
+                    raise ValueError(f"merge {rank} ({left!r}, {right!r}) needs {part!r}, which is no piece")
             self._ranks.setdefault((self.ids[left], self.ids[right]), rank)
         self._made = [self.ids[left + right] for left, right in self.merges]
         self._byte_ids = [self.ids[bytes([b])] for b in range(256)]

@@ -79,9 +79,7 @@ def _byte_level(vocab: dict, merges: list, special: dict[str, int], pattern: str
             special[text] = i
         elif text not in special:
             if not all(char in byte_of for char in text):
-                raise TokenizerFileError(
-                    f"{path}: the piece {text!r} (id {i}) is not spelled in GPT-2's byte characters"
-                )
+                raise TokenizerFileError(f"{path}: {text!r} (id {i}) is not spelled in GPT-2's byte characters")
             pieces[i] = bytes(byte_of[char] for char in text)
     pairs = []
     for number, merge in enumerate(merges):

@@ -11,6 +11,7 @@ SPACE = "\u2581"  # ▁, which stands for the space in pieces
 _DROPPED = {*range(0x01, 0x09), 0x0B, *range(0x0E, 0x20), 0x7F, 0x8F, 0x9F}
 _TO_SPACE = {0x09, 0x0A, 0x0C, 0x0D, 0x1680, *range(0x200B, 0x2010), 0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD}
 _BEYOND_ASCII = re.compile("[ -~]?[^ -~]+")
+_ANYTHING = re.compile(r"\S+|\s+")
 _NMT = {**dict.fromkeys(_DROPPED, None), **dict.fromkeys(_TO_SPACE, " ")}
 
 
@@ -29,16 +30,15 @@ def mark_spaces(text: str, add_prefix: bool = True, squeeze: bool = True) -> str
     squeeze     drop spaces at both ends and keep one of several in a row
     add_prefix  put a space in front, so that a word is the same piece at the beginning of a text and inside it
 
-    An empty text stays empty.
-
     >>> mark_spaces("  the  cat ")
     '▁the▁cat'
     """
     if squeeze:
         text = re.sub(" +", " ", text).strip(" ")
-    if text and add_prefix:
+    if add_prefix and (text or not squeeze):
         text = " " + text
-    return text.replace(" ", SPACE)
+    text = text.replace(" ", SPACE)
+    return text.rstrip(SPACE) if squeeze else text  # a ▁ that was typed counts as a space here
 
 
 class CharsMap:
@@ -51,18 +51,21 @@ class CharsMap:
         if len(blob) < 4:
             raise ValueError("the character map is cut off")
         (size,) = struct.unpack_from("<I", blob)
-        if size % 4 or 4 + size > len(blob):
+        if size < 4 or size % 4 or 4 + size > len(blob):
             raise ValueError(f"the character map announces a trie of {size} bytes and has {len(blob) - 4}")
         self._units = struct.unpack_from(f"<{size // 4}I", blob, 4)
         self._texts = blob[4 + size :]
         self._known: dict[str, str] = {}
+        keeps_ascii = all(self._longest_match(bytes([b]), 0) == (0, 0) for b in range(0x20, 0x7F))
+        self._runs = _BEYOND_ASCII if keeps_ascii else _ANYTHING  # case folding maps replace A to Z too
 
     def replace(self, text: str) -> str:
         """The text with the longest match at each place replaced; what matches nothing stays.
 
-        Printable ASCII stays as it is, except where a mark for the letter follows, so only the rest is looked up.
+        In most maps printable ASCII stays as it is, except where a mark for the letter follows, and only the rest
+        is looked up.
         """
-        return _BEYOND_ASCII.sub(self._replace_run, text)
+        return self._runs.sub(self._replace_run, text)
 
     def _replace_run(self, match: re.Match) -> str:
         run = match[0]

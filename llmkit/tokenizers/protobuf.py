@@ -4,6 +4,7 @@ The wire format needs thirty lines, and a reader of our own can say what is wron
 google/sentencepiece:src/sentencepiece_model.proto.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -97,24 +98,45 @@ def _message(value: int | bytes) -> dict[int, int | bytes]:
 
 
 def _read_piece(model: SentencePieceModel, fields: dict) -> None:
-    if not isinstance(fields.get(1), bytes):
-        raise ValueError(f"piece {len(model.pieces)} has no text")
-    model.pieces.append(fields[1].decode("utf-8"))
-    model.scores.append(struct.unpack("<f", fields.get(2, b"\0\0\0\0"))[0])
-    model.types.append(int(fields.get(3, NORMAL)))
+    where = f"piece {len(model.pieces)}"
+    text, score = _bytes(fields, 1, b"", where), _bytes(fields, 2, b"\0\0\0\0", where)
+    if not text:
+        raise ValueError(f"{where} has no text")
+    model.pieces.append(text.decode("utf-8"))
+    model.scores.append(struct.unpack("<f", score)[0])
+    model.types.append(_int(fields, 3, NORMAL, where))
+    if not math.isfinite(model.scores[-1]):
+        raise ValueError(f"the score of {where} is {model.scores[-1]}")
+    if not NORMAL <= model.types[-1] <= BYTE:
+        raise ValueError(f"{where} has the unknown type {model.types[-1]}")
+
+
+def _bytes(fields: dict, number: int, default: bytes, where: str) -> bytes:
+    value = fields.get(number, default)
+    if not isinstance(value, bytes):
+        raise ValueError(f"field {number} of {where} is a number; bytes were expected")
+    return value
+
+
+def _int(fields: dict, number: int, default: int, where: str) -> int:
+    value = fields.get(number, default)
+    if not isinstance(value, int):
+        raise ValueError(f"field {number} of {where} is no number")
+    return value
 
 
 def _read_trainer(model: SentencePieceModel, fields: dict) -> None:
-    model.algorithm = int(fields.get(3, UNIGRAM))
-    model.byte_fallback = bool(fields.get(35, 0))
-    model.whitespace_as_suffix = bool(fields.get(24, 0))
+    model.algorithm = _int(fields, 3, UNIGRAM, "the trainer's part")
+    model.byte_fallback = bool(_int(fields, 35, 0, "the trainer's part"))
+    model.whitespace_as_suffix = bool(_int(fields, 24, 0, "the trainer's part"))
 
 
 def _read_normalizer(model: SentencePieceModel, fields: dict) -> None:
-    model.charsmap = bytes(fields.get(2, b""))
-    model.add_dummy_prefix = bool(fields.get(3, 1))
-    model.remove_extra_whitespaces = bool(fields.get(4, 1))
-    model.escape_whitespaces = bool(fields.get(5, 1))
+    where = "the normaliser's part"
+    model.charsmap = _bytes(fields, 2, b"", where)
+    model.add_dummy_prefix = bool(_int(fields, 3, 1, where))
+    model.remove_extra_whitespaces = bool(_int(fields, 4, 1, where))
+    model.escape_whitespaces = bool(_int(fields, 5, 1, where))
 
 
 def write_model(model: SentencePieceModel, path: str | Path) -> None:

@@ -4,6 +4,7 @@ Source: Kudo and Richardson 2018 (arXiv:1808.06226); google/sentencepiece:src/bp
 """
 
 import base64
+import ctypes
 import heapq
 import json
 import re
@@ -17,7 +18,7 @@ from llmkit.tokenizers import protobuf
 from llmkit.tokenizers.base import Tokenizer, TokenizerFileError, check_text
 from llmkit.tokenizers.bpe import train_bpe
 from llmkit.tokenizers.normalize import SPACE, CharsMap, mark_spaces, nmt_nfkc
-from llmkit.tokenizers.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, SentencePieceModel
+from llmkit.tokenizers.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
 from llmkit.tokenizers.unigram import train_unigram, viterbi
 
 UNK_PENALTY = 10.0  # an unknown character costs this much more than the rarest piece
@@ -31,6 +32,14 @@ def byte_pieces(char: str) -> list[str]:
     ['<0xC3>', '<0xA9>']
     """
     return [f"<0x{byte:02X}>" for byte in char.encode("utf-8")]
+
+
+def _utf8(data: bytes) -> str:
+    """Decode with one \ufffd for each byte that is no UTF-8, as SentencePiece does."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return data[: error.start].decode("utf-8") + "\ufffd" + _utf8(data[error.start + 1 :])
 
 
 def words_of(text: str) -> list[str]:
@@ -60,21 +69,33 @@ class SentencePiece(Tokenizer):
         self.ids = {p: i for i, p in enumerate(model.pieces)}
         usable = (NORMAL, USER_DEFINED)
         self.scores = {p: s for p, s, t in zip(model.pieces, model.scores, model.types, strict=True) if t in usable}
-        self._bytes = {i: int(p[3:5], 16) for i, p in enumerate(model.pieces) if model.types[i] == BYTE}
-        if model.byte_fallback and len(self._bytes) != 256:
-            raise ValueError(f"byte fallback needs 256 byte pieces; this model has {len(self._bytes)}")
+        if not self.scores:
+            raise ValueError("the model has no piece for any text")
+        if UNUSED in model.types:
+            raise ValueError(
+                f"the piece {model.pieces[model.types.index(UNUSED)]!r} is of the unused type: not supported"
+            )
+        names = {f"<0x{byte:02X}>": byte for byte in range(256)}
+        self._bytes = {i: names.get(p, -1) for i, p in enumerate(model.pieces) if model.types[i] == BYTE}
+        if model.byte_fallback and sorted(self._bytes.values()) != list(range(256)):
+            raise ValueError(f"byte fallback needs the 256 pieces <0x00> to <0xFF>; this model has {len(self._bytes)}")
         self._charsmap = CharsMap(model.charsmap) if model.charsmap else None
         user_defined = [p for p, t in zip(model.pieces, model.types, strict=True) if t == USER_DEFINED]
-        self._user_defined = re.compile("|".join(map(re.escape, sorted(user_defined, key=len, reverse=True))))
+        longest_first = sorted(user_defined, key=len, reverse=True)
+        self._user_defined = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if user_defined else None
         # A piece with a space after other characters could reach across words; then words cannot be cut alone.
-        crossing = any(SPACE in piece.lstrip(SPACE) for piece in self.scores)
-        self._words = (lambda text: [text]) if crossing or user_defined else words_of
-        self._has_user_defined = bool(user_defined)
+        crossing = any(SPACE in piece.lstrip(SPACE) for piece in self.scores if piece not in user_defined)
+        self._words = (lambda text: [text]) if crossing else words_of
         self._cache: dict[str, list[int]] = {}
 
     def normalize(self, text: str) -> str:
         """The text as the pieces see it: characters replaced, spaces squeezed where the model says so, and marked."""
-        if self._charsmap:
+        if not text:
+            return ""
+        if self._charsmap and self._user_defined:  # what the user defined is left as it is
+            parts = self._user_defined.split(text)
+            text = "".join(p if i % 2 else self._charsmap.replace(p) for i, p in enumerate(parts))
+        elif self._charsmap:
             text = self._charsmap.replace(text)
         return mark_spaces(text, self.model.add_dummy_prefix, self.model.remove_extra_whitespaces)
 
@@ -85,7 +106,10 @@ class SentencePiece(Tokenizer):
     def encode_ordinary(self, text: str) -> list[int]:
         check_text(text)
         ids: list[int] = []
-        for word in self._words(self.normalize(text)):
+        normal = self.normalize(text)
+        parts = self._user_defined.split(normal) if self._user_defined else [normal]
+        # Parts at odd places are user-defined pieces, which are never cut.
+        for word in [w for i, part in enumerate(parts) for w in ([part] if i % 2 else self._words(part))]:
             known = self._cache.get(word)
             if known is None:
                 if len(self._cache) >= 500_000:
@@ -97,7 +121,8 @@ class SentencePiece(Tokenizer):
 
     def _word_ids(self, word: str) -> list[int]:
         ids: list[int] = []
-        for piece in self.split_word(word):
+        is_user_defined = self._user_defined and self._user_defined.fullmatch(word)
+        for piece in [word] if is_user_defined else self.split_word(word):
             if piece in self.scores:
                 ids.append(self.ids[piece])
             elif self.model.byte_fallback:
@@ -108,18 +133,24 @@ class SentencePiece(Tokenizer):
 
     def decode_ordinary(self, ids: Sequence[int]) -> str:
         """The text of ids; the space that the model puts in front of a text is taken away again."""
-        out, run = [], bytearray()
+        squeeze = self.model.remove_extra_whitespaces
+        out, run, at_start = [], bytearray(), True
         for i in [*ids, -1]:
             if i in self._bytes:
                 run.append(self._bytes[i])
+                at_start = False
                 continue
             if run:
-                out.append(run.decode("utf-8", errors="replace"))
+                out.append(_utf8(bytes(run)))
                 run = bytearray()
-            if i >= 0:
-                out.append(" ⁇ " if i == self.unk_id else self.pieces[i].replace(SPACE, " "))
-        text = "".join(out)
-        return text[1:] if self.model.add_dummy_prefix and text.startswith(" ") else text
+            piece = " ⁇ " if i == self.unk_id else self.pieces[i] if i >= 0 else ""
+            if at_start and squeeze:
+                piece = piece.lstrip(SPACE)
+            elif at_start and self.model.add_dummy_prefix:
+                piece = piece.removeprefix(SPACE)
+            at_start = at_start and squeeze and not piece
+            out.append(piece.replace(SPACE, " "))
+        return "".join(out)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "SentencePiece":
@@ -185,7 +216,7 @@ def _new_model(algorithm: int, pieces: Sequence[str], scores: Sequence[float]) -
     byte_names = [f"<0x{byte:02X}>" for byte in range(256)] if with_bytes else []
     fixed = ["<unk>", "<s>", "</s>", *byte_names]
     types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * len(byte_names), *[NORMAL] * len(pieces)]
-    all_scores = [0.0] * len(fixed) + [float(score) for score in scores]
+    all_scores = [0.0] * len(fixed) + [ctypes.c_float(score).value for score in scores]  # as the file keeps them
     return SentencePieceModel(
         [*fixed, *pieces], all_scores, types, algorithm, with_bytes, remove_extra_whitespaces=not with_bytes
     )
@@ -221,16 +252,7 @@ class SentencePieceBPE(SentencePiece):
         return cls(_new_model(protobuf.BPE, ordered, [-float(i) for i in range(len(ordered))]))
 
     def split_word(self, word: str) -> list[str]:
-        parts = self._user_parts(word) if self._has_user_defined else list(word)
-        return merge_by_score(parts, self.scores)
-
-    def _user_parts(self, word: str) -> list[str]:
-        """User-defined pieces are never cut, nor merged further."""
-        parts, at = [], 0
-        for match in self._user_defined.finditer(word):
-            parts += [*word[at : match.start()], match[0]]
-            at = match.end()
-        return [*parts, *word[at:]]
+        return merge_by_score(word, self.scores)
 
     def to_json(self) -> dict:
         """The merges that the library wants are made from the pieces: every cut of a piece into two others."""
@@ -285,6 +307,10 @@ def merge_by_score(parts: Sequence[str], scores: dict[str, float]) -> list[str]:
     return [part for part in parts if part]
 
 
+def _add_in_32_bits(a: float, b: float) -> float:
+    return ctypes.c_float(a + b).value
+
+
 class _Normalizer:
     """A Python normaliser for the tokenizers library."""
 
@@ -309,15 +335,10 @@ class Unigram(SentencePiece):
 
     def __init__(self, model: SentencePieceModel):
         super().__init__(model)
-        best, worst = max(self.scores.values()), min(self.scores.values())
-        # A user-defined piece must win against every way of cutting it: SentencePiece gives it this score.
-        for piece, kind in zip(model.pieces, model.types, strict=True):
-            if kind == USER_DEFINED:
-                self.scores[piece] = len(piece) * best - 0.1
-        self._unk_score, self._longest = worst - UNK_PENALTY, max(map(len, self.scores))
+        self._unk_score, self._longest = min(self.scores.values()) - UNK_PENALTY, max(map(len, self.scores))
 
     def split_word(self, word: str) -> list[str]:
-        return viterbi(word, self.scores, self._unk_score, self._longest)[0]
+        return viterbi(word, self.scores, self._unk_score, self._longest, _add_in_32_bits)[0]
 
     def fast(self) -> tokenizers.Tokenizer:
         """As Tokenizer.fast.
@@ -327,9 +348,7 @@ class Unigram(SentencePiece):
         normalisation is ours. Raises ValueError for byte fallback: the library would read "<0x0A>" as that byte.
         """
         if self.model.byte_fallback:
-            raise ValueError(
-                "the tokenizers library would take '<0x0A>' in a text for a byte piece; encode without fast()"
-            )
+            raise ValueError("the tokenizers library would take a typed '<0x0A>' for a byte piece; use encode")
         description = self.to_json() | {"added_tokens": [], "normalizer": None}
         for i, entry in enumerate(description["model"]["vocab"]):
             if self.model.types[i] not in (NORMAL, USER_DEFINED):

@@ -1,26 +1,32 @@
 """The Unigram model's algorithms: the best cut (Viterbi), expected counts (forward-backward), EM and pruning.
 
-Source: Kudo 2018, "Subword regularization" (arXiv:1804.10959), section 3.2; google/sentencepiece:src/unigram_model_trainer.cc.
+Source: Kudo 2018, "Subword regularization" (arXiv:1804.10959), section 3.2;
+google/sentencepiece:src/unigram_model_trainer.cc.
 """
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 LONGEST = 16  # characters of a piece at most, as in SentencePiece
 SEEDS_PER_PIECE = 10  # how many candidates training begins with, for each piece that will be kept
 SHRINK = 0.75  # share of the pieces that one round of pruning keeps
-MIN_COUNT = 0.5  # pieces that are expected less often are dropped in an EM step
 
 
 def viterbi(
-    text: str, log_probs: Mapping[str, float], unk: float = -math.inf, longest: int = LONGEST
+    text: str,
+    log_probs: Mapping[str, float],
+    unk: float = -math.inf,
+    longest: int = LONGEST,
+    add: Callable[[float, float], float] = operator.add,
 ) -> tuple[list[str], float]:
     """The most probable way to cut a text into pieces, and its log-probability.
 
     log_probs  piece -> log P (nats); a cut's log-probability is the sum over its pieces
     unk        log P of a single character that is no piece; -inf forbids it
     longest    characters of the longest piece that is looked for
+    add        how two log-probabilities are added; SentencePiece does it in 32 bits, which decides near ties
 
     best[i] is the log-probability of the best cut of text[:i]. It is the maximum, over the last piece text[j:i], of
     best[j] + log P(text[j:i]); remembering which j won, one reads the pieces off from the end. Of equal cuts the one
@@ -39,8 +45,9 @@ def viterbi(
                 if end - start > 1:
                     continue
                 score = unk
-            if best[start] + score > best[end]:
-                best[end], begin[end] = best[start] + score, start
+            score = add(best[start], score)
+            if score > best[end]:
+                best[end], begin[end] = score, start
     if best[-1] == -math.inf:
         return [], -math.inf
     pieces, end = [], len(text)
@@ -50,12 +57,15 @@ def viterbi(
     return pieces[::-1], best[-1]
 
 
-def expected_counts(word: str, log_probs: Mapping[str, float]) -> tuple[dict[str, float], float]:
+def expected_counts(word: str, log_probs: Mapping[str, float], scale: float = 0.0) -> tuple[dict[str, float], float]:
     """How often each piece is expected in a word when all cuts are weighed by their probability, and log P(word).
 
     forward[i] is the total probability of all cuts of word[:i], backward[i] of word[i:]. The piece word[i:j] is used
     with probability forward[i] * P(piece) * backward[j] / forward[len(word)]. A word that cannot be cut gives
     ({}, -inf).
+
+    scale   added to log P for each character, to keep the products of a long word within what a float can hold; it
+            multiplies all cuts alike, so the counts do not change. Set by the function itself where it is needed.
 
     >>> counts, _ = expected_counts("ab", {"a": math.log(0.5), "b": math.log(0.4), "ab": math.log(0.1)})
     >>> round(counts["ab"], 3)   # 0.1 / (0.1 + 0.5 * 0.4)
@@ -63,7 +73,7 @@ def expected_counts(word: str, log_probs: Mapping[str, float]) -> tuple[dict[str
     """
     n = len(word)
     spans = [
-        (i, j, math.exp(log_probs[word[i:j]]))
+        (i, j, math.exp(log_probs[word[i:j]] + scale * (j - i)))
         for i in range(n)
         for j in range(i + 1, min(n, i + LONGEST) + 1)
         if word[i:j] in log_probs
@@ -74,11 +84,13 @@ def expected_counts(word: str, log_probs: Mapping[str, float]) -> tuple[dict[str
     for i, j, p in reversed(spans):
         backward[i] += p * backward[j]
     if forward[n] == 0:
-        return {}, -math.inf
+        best = viterbi(word, log_probs)[1]
+        underflow = scale == 0 and best > -math.inf
+        return expected_counts(word, log_probs, -best / n) if underflow else ({}, -math.inf)
     counts: dict[str, float] = {}
     for i, j, p in spans:
         counts[word[i:j]] = counts.get(word[i:j], 0.0) + forward[i] * p * backward[j] / forward[n]
-    return counts, math.log(forward[n])
+    return counts, math.log(forward[n]) - scale * n
 
 
 def em_step(words: Mapping[str, int], log_probs: Mapping[str, float]) -> tuple[dict[str, float], float]:

@@ -1,0 +1,180 @@
+"""Byte-level BPE: equal to tiktoken and tokenizers on real vocabularies, in training and in every round trip."""
+
+import re
+
+import pytest
+import tokenizers as hf
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizer_files import gpt2, ranks, shakespeare, strings
+
+from llmkit.data import toyland
+from llmkit.tokenizers import CL100K_PATTERN, GPT2_PATTERN, ByteLevelBPE, load_tokenizer
+from llmkit.tokenizers.base import split_special
+from llmkit.tokenizers.bpe import (
+    bpe_encode,
+    bytes_to_unicode,
+    count_pairs,
+    count_words,
+    merge,
+    train_bpe,
+    train_bpe_simple,
+)
+
+
+@pytest.fixture(scope="module")
+def of_gpt2(tmp_path_factory):
+    return gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return ByteLevelBPE.train("\n".join(toyland.stories(300)), 600, special_tokens=["<|endoftext|>"])
+
+
+def test_gpt2_equals_tiktoken(of_gpt2):
+    tiktoken = pytest.importorskip("tiktoken")
+    theirs = tiktoken.Encoding(
+        "gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks(of_gpt2), special_tokens=of_gpt2.special_tokens
+    )
+    assert of_gpt2.vocab_size == 50257 and of_gpt2.special_tokens == {"<|endoftext|>": 50256}
+    assert of_gpt2.encode("Hello, world!") == [15496, 11, 995, 0]
+    different = [s for s in strings() if of_gpt2.encode(s) != theirs.encode_ordinary(s)]
+    assert not different, different[:3]
+    text = "a<|endoftext|>b"
+    assert of_gpt2.encode(text, special="all") == theirs.encode(text, allowed_special="all")
+    assert of_gpt2.encode(shakespeare()[:200_000]) == theirs.encode_ordinary(shakespeare()[:200_000])
+
+
+def test_gpt2_equals_the_tokenizers_library(of_gpt2):
+    fast = of_gpt2.fast()
+    different = [s for s in strings() if of_gpt2.encode(s) != fast.encode(s).ids]
+    assert not different, different[:3]
+
+
+def test_cl100k_pattern_equals_tiktoken(small):
+    tiktoken = pytest.importorskip("tiktoken")
+    ours = ByteLevelBPE(small.bytes_of, small.merges, CL100K_PATTERN)
+    theirs = tiktoken.Encoding("c", pat_str=CL100K_PATTERN, mergeable_ranks=ranks(ours), special_tokens={})
+    different = [s for s in strings() if ours.encode(s) != theirs.encode_ordinary(s)]
+    assert not different, different[:3]
+
+
+def test_every_string_comes_back(of_gpt2, small):
+    for tokenizer in (of_gpt2, small):
+        assert all(tokenizer.decode(tokenizer.encode(s)) == s for s in strings())
+
+
+@given(st.text())
+def test_any_text_comes_back(text):
+    tokenizer = ByteLevelBPE.train("the cat sat on the mat", 270)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("pattern", [GPT2_PATTERN, CL100K_PATTERN], ids=["gpt2", "cl100k"])
+def test_training_learns_what_the_library_learns(pattern):
+    text = "\n".join(toyland.stories(400, seed=3))
+    ours = ByteLevelBPE.train(text, 1500, pattern).to_json()["model"]
+    library = hf.Tokenizer(hf.models.BPE())
+    split = hf.pre_tokenizers.Split(hf.Regex(pattern), "isolated")
+    byte_level = hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.pre_tokenizer = hf.pre_tokenizers.Sequence([split, byte_level])
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=1500, initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    library.train_from_iterator([text], trainer)
+    assert ours["vocab"] == library.get_vocab()
+
+
+def test_the_readable_and_the_fast_training_agree():
+    words = {tuple(w.encode()): n for w, n in count_words("\n".join(toyland.stories(60))).items()}
+    assert train_bpe(words, 256, 300) == train_bpe_simple(words, 256, 300)
+
+
+@given(st.dictionaries(st.lists(st.integers(0, 2), max_size=8).map(tuple), st.integers(1, 5), max_size=6))
+def test_they_agree_on_ties_and_overlaps(words):
+    assert train_bpe(words, 3, 12) == train_bpe_simple(words, 3, 12)
+
+
+def test_the_order_of_learning_decides():
+    assert bpe_encode([1, 2, 3], {(2, 3): 10, (1, 2): 11}) == [1, 10]
+    assert bpe_encode([1, 1, 1, 1], {(1, 1): 5, (5, 5): 6}) == [6]
+    assert bpe_encode([], {}) == [] and bpe_encode([7], {(7, 7): 8}) == [7]
+    assert merge([1, 1, 1], (1, 1), 2) == [2, 1]
+    assert count_pairs({(1, 1, 1): 2}) == {(1, 1): 4}
+
+
+def test_ids_that_do_not_grow_with_the_merges(small):
+    """A vocabulary may give any ids; what counts is the order of the merges."""
+    pieces = small.bytes_of[::-1]
+    shuffled = ByteLevelBPE(pieces, small.merges)
+    for text in [*toyland.stories(5, seed=9), *strings()[:500]]:
+        assert shuffled.decode_bytes(shuffled.encode(text)) == text.encode()
+        expected = [small.bytes_of[i] for i in small.encode(text)]
+        assert [shuffled.bytes_of[i] for i in shuffled.encode(text)] == expected
+
+
+def test_the_table_of_bytes():
+    table = bytes_to_unicode()
+    assert table == {b: chr(c) for b, c in zip(range(256), map(ord, table.values()), strict=True)}
+    assert len(set(table.values())) == 256 and all(c.isprintable() and c != " " for c in table.values())
+    assert set(table.values()) == set(hf.pre_tokenizers.ByteLevel.alphabet())
+
+
+def test_user_text_never_becomes_a_control_token(small):
+    text = "Once<|endoftext|>upon"
+    end = small.special_tokens["<|endoftext|>"]
+    assert end not in small.encode(text) and end not in small.fast().encode(text).ids
+    assert small.encode(text, special=["<|endoftext|>"]).count(end) == 1
+    assert small.decode(small.encode(text)) == small.decode(small.encode(text, special="all")) == text
+    assert small.decode(small.encode(text, special="all"), skip_special=True) == "Onceupon"
+    with pytest.raises(ValueError, match="'<|other|>' is no special token here"):
+        small.encode(text, special=["<|other|>"])
+
+
+def test_splitting_at_special_tokens():
+    assert split_special("a<s><s>b", ["<s>"]) == ["a", "<s>", "<s>", "b"]
+    assert split_special("<|a|>x<|a|>y", ["<|a|>", "<|a|>x"]) == ["<|a|>x", "<|a|>", "y"]
+    assert split_special("", ["<s>"]) == split_special("", []) == []
+    assert split_special("a.c", ["a?c", "."]) == ["a", ".", "c"], "names are no patterns"
+
+
+def test_saving_and_loading(small, tmp_path):
+    small.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.to_json() == small.to_json()
+    library = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in strings()[:2000]:
+        assert again.encode(text) == small.encode(text)
+        if "<|endoftext|>" not in text:  # the library always reads that as the control token
+            assert library.encode(text).ids == small.encode(text)
+            assert library.decode(small.encode(text)) == text
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ByteLevelBPE.train("x", 255), "at least 256"),
+        (lambda: ByteLevelBPE([b"a"], []), "lacks the byte 0x00"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)] + [b"a"], []), "same piece under two ids"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [(b"a", b"b")]), r"merge 0 \(b'a', b'b'\) needs b'ab'"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"": 300}), "needs a name"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"a": 9, "b": 9}), "same id"),
+    ],
+)
+def test_what_cannot_be_a_tokenizer_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_what_cannot_be_encoded_or_decoded_is_refused(small):
+    with pytest.raises(ValueError, match=re.escape(r"'\ud800' at position 3 is half of a surrogate pair")):
+        small.encode("abc\ud800")
+    with pytest.raises(TypeError, match="encodes str, not bytes"):
+        small.encode(b"abc")
+    with pytest.raises(ValueError, match="no token has the id 600; ids go from 0 to 599"):
+        small.decode([600])
+    with pytest.raises(ValueError, match="no token has the id -1"):
+        small.decode([-1])
+    assert small.decode([]) == "" and small.encode("") == []
