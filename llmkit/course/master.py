@@ -143,7 +143,7 @@ class Master:
         if exercise.starts_from is None:
             return definition.stub(f"exercise {exercise.number}")
         start = find_definition(exercise.starts_from.__module__, exercise.starts_from.__name__)
-        return start.renamed(definition.name, docstring_of=definition)
+        return definition.with_body_of(start)
 
     def _with_badge(self, source: str, solved: bool) -> str:
         title, rest = source.split("\n", 1)

@@ -1,5 +1,6 @@
 """The table of lessons and exercises done, for a terminal or a notebook."""
 
+from llmkit.course import session
 from llmkit.course.answers import answers_folder, read
 from llmkit.course.exercise import exercises
 from llmkit.course.lessons import LESSONS
@@ -7,6 +8,9 @@ from llmkit.course.lessons import LESSONS
 
 def progress() -> None:
     """Print which exercises of each lesson are done (● done, ○ open), counted from the kept answers."""
+    if session.is_solution():
+        print("These are the solutions; progress() counts what you solve in lessons/.")
+        return
     done_in_all = open_in_all = 0
     part = ""
     for lesson in LESSONS:

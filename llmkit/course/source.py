@@ -57,17 +57,16 @@ class Definition:
         first = min([self.node.lineno, *(d.lineno for d in self.node.decorator_list)]) - 1
         return "\n".join(lines[first : self.node.end_lineno - removed])
 
-    def renamed(self, name: str, docstring_of: "Definition") -> str:
-        """This function's source under another name and with the other's docstring where it has none."""
-        if ast.dump(self.node.args) != ast.dump(docstring_of.node.args):
-            raise SourceError(f"{self.name} must have the parameters of {docstring_of.name}")
-        lines = self.source.splitlines()
-        at = next(i for i, line in enumerate(lines) if line.startswith(f"def {self.name}("))
-        lines[at] = lines[at].replace(self.name, name, 1)
+    def with_body_of(self, other: "Definition") -> str:
+        """This function's signature and docstring over another's body: what the learner is given to mend."""
+        parameters = [[argument.arg for argument in d.node.args.args] for d in (self, other)]
+        if parameters[0] != parameters[1]:
+            raise SourceError(f"{other.name} must have the parameters of {self.name}")
         if ast.get_docstring(self.node) is None:
-            first, docstring = self.node.body[0].lineno - self.node.lineno + at, docstring_of.node.body[0]
-            lines[first:first] = docstring_of.lines[docstring.lineno - 1 : docstring.end_lineno]
-        return "\n".join(lines)
+            raise SourceError(f"{self.name} needs a docstring that says what to match")
+        head = self.lines[self.node.lineno - 1 : self.node.body[0].end_lineno]
+        first = other.node.body[1 if ast.get_docstring(other.node) is not None else 0]
+        return "\n".join([*head, *other.lines[first.lineno - 1 : other.node.end_lineno]])
 
 
 def find_definition(module: str, name: str) -> Definition:

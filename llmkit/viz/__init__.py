@@ -1,3 +1,4 @@
 """Figures: the house style, and the drawings that more than one lesson needs."""
 
 from llmkit.viz.style import COLORS, figure, show, use_house_style
+from llmkit.viz.text import show_tokens
