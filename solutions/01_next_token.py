@@ -143,9 +143,12 @@ for axis, n in zip(axes, (2, 4, 5), strict=True):
 axes[0].set_yticks(list(rows), likely)
 axes[0].invert_yaxis()
 axes[0].text(truth[likely[0]] * 0.45, 2.6, "black: the truth\nblue: counted", fontsize=9)
-show(fig, alt="Three panels of bars for the next word after 'The cat sat on the'. After one word of context "
-     "the counted shares are near zero for all six words; after three words they are about two thirds of the truth; "
-     "after four words, the cat among them, they nearly equal it.")
+show(
+    fig,
+    alt="Three panels of bars for the next word after 'The cat sat on the'. After one word of context "
+    "the counted shares are near zero for all six words; after three words they are about two thirds of the truth; "
+    "after four words, the cat among them, they nearly equal it.",
+)
 
 # %% [markdown]
 # More context, better answers. After "the" alone, any noun may come. After "sat on the" it is clear that somebody sat somewhere, but dogs and owls sit too, and elsewhere. Only when "cat" is among the words that the model looks at do the counts come near the truth.
@@ -163,11 +166,16 @@ for i, (word, p) in enumerate(line.items()):
     axis.barh(0, p, left=left, color=f"C{i}")
     axis.text(left + p / 2, 0, word.strip(), ha="center", va="center", color="white", fontweight="bold")
     left += p
-axis.annotate("u = 0.61", (0.61, -0.4), (0.61, -0.95), ha="center", arrowprops={"arrowstyle": "->"}, annotation_clip=False)
+axis.annotate(
+    "u = 0.61", (0.61, -0.4), (0.61, -0.95), ha="center", arrowprops={"arrowstyle": "->"}, annotation_clip=False
+)
 axis.set(yticks=[], xlim=(0, 1), title="A random number chooses the word it falls on")
 axis.grid(False)
-show(fig, alt="The interval from 0 to 1 cut into pieces as long as the probabilities of the next words; "
-     "an arrow marks u = 0.61, which falls on one of them.")
+show(
+    fig,
+    alt="The interval from 0 to 1 cut into pieces as long as the probabilities of the next words; "
+    "an arrow marks u = 0.61, which falls on one of them.",
+)
 
 # %% [markdown]
 # ### Exercise 1.3 · pick · ●●○ · 8 min
@@ -185,6 +193,7 @@ pick = check(pick)
 
 # %% tags=["show"]
 from llmkit.generation.sampling import sample
+
 
 # %% tags=["nbval-check-output"]
 def counting_model(n):
@@ -268,8 +277,11 @@ axis.plot(orders, unseen, "o-", color=COLORS["model"])
 for n, share in zip(orders, unseen, strict=True):
     axis.annotate(f"{share:.1%}", (n, share), (0, 8), textcoords="offset points", ha="center", fontsize=9)
 axis.set(xlabel="n", ylabel="share of n-grams never seen", ylim=(0, 1), title="The longer the context, the more is new")
-show(fig, alt=f"The share of validation n-grams that never occurred in training rises from {unseen[0]:.1%} for n = 1 "
-     f"to {unseen[-1]:.0%} for n = 6.")
+show(
+    fig,
+    alt=f"The share of validation n-grams that never occurred in training rises from {unseen[0]:.1%} for n = 1 "
+    f"to {unseen[-1]:.0%} for n = 6.",
+)
 
 # %% [markdown]
 # To what it has never seen, the counting model gives probability 0. Then the product is 0, its logarithm minus infinity, the perplexity infinite. One unseen bigram in a whole book does that. Let us look for the first one in the validation stories:
@@ -331,6 +343,7 @@ from llmkit.models.ngram import NGram
 guess_n = None  # for example 3
 guess_share = None  # for example 0.9
 
+
 # %%
 def mixed(n):
     return NGram([tables[order] for order in range(1, n + 1)], witten_bell, len(vocabulary))
@@ -355,13 +368,25 @@ fig, axis = figure(height=3.4)
 axis.plot(list(loss), list(loss.values()), "o-", color=COLORS["model"])
 axis.axhline(entropy.nats_per_token, color=COLORS["truth"], linestyle="--")
 axis.text(1, entropy.nats_per_token + 0.1, "entropy of toyland: the perfect model")
-axis.annotate(f"n = {best}: {loss[best]:.2f}", (best, loss[best]), (0, 12), textcoords="offset points", ha="center", color=COLORS["model"])
+axis.annotate(
+    f"n = {best}: {loss[best]:.2f}",
+    (best, loss[best]),
+    (0, 12),
+    textcoords="offset points",
+    ha="center",
+    color=COLORS["model"],
+)
 if guess_n is not None:
     axis.axvline(guess_n, color=COLORS["guess"], linestyle=":")
     axis.text(guess_n + 0.1, 5.2, "your guess", color=COLORS["guess"])
-axis.set(xlabel="n", ylabel="nats a token on new stories", ylim=(0, 6), title="Counting stops far above what is possible")
-show(fig, alt=f"Loss of n-gram models falls from {loss[1]:.2f} nats at n = 1 to {loss[best]:.2f} at n = {best} and rises again; "
-     f"the entropy line lies far below at {entropy.nats_per_token:.2f}.")
+axis.set(
+    xlabel="n", ylabel="nats a token on new stories", ylim=(0, 6), title="Counting stops far above what is possible"
+)
+show(
+    fig,
+    alt=f"Loss of n-gram models falls from {loss[1]:.2f} nats at n = 1 to {loss[best]:.2f} at n = {best} and rises again; "
+    f"the entropy line lies far below at {entropy.nats_per_token:.2f}.",
+)
 
 # %% [markdown]
 # Two things to see. The curve turns: with longer contexts there is more to know and less to count, and from some $n$ on the second wins. And it turns far above the line. The next words of these stories *can* be foreseen much better, and no $n$ does it. What is it that they do not see?
@@ -376,12 +401,15 @@ text = next(t for t in corpus.validation if "In the end" in t and len(t) < 700)
 paid = model.log_probs(tokens_of(text))
 extra = [max(0.0, e - m) for e, m in zip(toyland.word_log_probs(text), paid, strict=True)]
 show_tokens(
-    toyland.split(text), extra[:-1], title=f"Extra surprise of the {best}-gram over the perfect model (nats)",
+    toyland.split(text),
+    extra[:-1],
+    title=f"Extra surprise of the {best}-gram over the perfect model (nats)",
     alt="A story as text. The darkest tokens are names of people and things that were mentioned many words earlier.",
 )
 
 # %% [markdown]
 # The dark tokens are names: who holds the thing, who is asked, what the thing was. They were all said before, but more than a few words ago, and an n-gram forgets. Sum it up over all validation stories, by kind of token:
+
 
 # %%
 def kind_of(token):
@@ -393,7 +421,11 @@ def kind_of(token):
     return "things" if word in things else "all other tokens"
 
 
-names = {*toyland.STORIES.pools["girls"].words, *toyland.STORIES.pools["boys"].words, *toyland.STORIES.pools["towns"].words}
+names = {
+    *toyland.STORIES.pools["girls"].words,
+    *toyland.STORIES.pools["boys"].words,
+    *toyland.STORIES.pools["towns"].words,
+}
 things = set(toyland.STORIES.pools["things"].words)
 sums: dict[str, list[float]] = {}
 for text, document in zip(corpus.validation[:100], validation, strict=False):
@@ -407,11 +439,21 @@ for row, kind in enumerate(kinds):
     axis.barh(row + 0.2, counted / n, 0.38, color=COLORS["model"])
     axis.barh(row - 0.2, exact / n, 0.38, color=COLORS["truth"])
 axis.set_yticks(range(len(kinds)), kinds)
-axis.text(sums[kinds[-1]][2] / sums[kinds[-1]][0] - 0.1, len(kinds) - 0.88, f"{best}-gram", color="white", ha="right", fontsize=9)
+axis.text(
+    sums[kinds[-1]][2] / sums[kinds[-1]][0] - 0.1,
+    len(kinds) - 0.88,
+    f"{best}-gram",
+    color="white",
+    ha="right",
+    fontsize=9,
+)
 axis.text(sums[kinds[-1]][1] / sums[kinds[-1]][0] + 0.1, len(kinds) - 1.28, "perfect model", fontsize=9)
 axis.set(xlabel="nats a token", title="What counting misses is what was said before")
-show(fig, alt="Mean surprise by kind of token, n-gram against perfect model: for names the n-gram pays several times as much, "
-     "for all other tokens the two are much closer.")
+show(
+    fig,
+    alt="Mean surprise by kind of token, n-gram against perfect model: for names the n-gram pays several times as much, "
+    "for all other tokens the two are much closer.",
+)
 
 # %% [markdown]
 # So the missing piece has a name: **memory over any distance**. A model that could look back at the whole story, find the name that matters, and copy it, would close most of the gap. That is what attention does. It is lesson 04.
@@ -464,7 +506,9 @@ divergence = (counted * (counted.clamp(min=1e-12) / trained).log()).sum(1)  # na
 mean_divergence = (divergence * counts.sum(1)).sum() / counts.sum()
 floor = -(counts * counted.clamp(min=1e-12).log()).sum() / counts.sum()
 print(f"loss of the counts          {floor:.4f} nats a letter")
-print(f"loss of the trained table   {F.cross_entropy(table[x], y):.4f}   (it began at {losses[0]:.4f} = ln {len(alphabet)})")
+print(
+    f"loss of the trained table   {F.cross_entropy(table[x], y):.4f}   (it began at {losses[0]:.4f} = ln {len(alphabet)})"
+)
 print(f"mean divergence of the two  {mean_divergence:.4f} nats")
 assert mean_divergence < 0.01
 
@@ -480,8 +524,11 @@ for axis, matrix, name in ((axes[0], counted, "counted"), (axes[1], trained, "tr
     axis.set(title=name, xlabel="next letter", ylabel="letter before")
 bar = fig.colorbar(image, ax=axes, shrink=0.8, label="P(next letter)")
 bar.set_ticks([0, 0.5**0.5, 1], labels=["0", "0.5", "1"])
-show(fig, alt="Two heat maps of the 25 commonest letters: the probability of the next letter by counting and by training. "
-     "They look the same; after q, y and full stops single bright cells stand out.")
+show(
+    fig,
+    alt="Two heat maps of the 25 commonest letters: the probability of the next letter by counting and by training. "
+    "They look the same; after q, y and full stops single bright cells stand out.",
+)
 
 # %% [markdown]
 # The same picture twice. Training found the counts, without ever counting, by asking "what did I believe, and what happened?". Counting works only when the context is a thing one can tabulate. The question works for any model that has a gradient, with a context of any length. That is why we change sides here.
@@ -538,13 +585,16 @@ for n in (1, 2, 3, 5):
 #
 # The table of a bigram model over whole words has millions of entries, most of them never touched. Counting is faster; a GPU makes training bearable. This section runs by itself where a GPU is found.
 
+
 # %%
 @gpu_section(f"train a bigram table over all words of toyland ({len(vocabulary) ** 2 / 1e6:.0f} million logits)",
              full={"n_stories": 3000, "steps": 200}, smoke={"n_stories": 5, "steps": 3})  # fmt: skip
 def word_bigrams(device, n_stories, steps):
     words = sorted({token for document in train[:n_stories] for token in document})
     index = {word: i for i, word in enumerate(words)}
-    pairs = torch.tensor([(index[a], index[b]) for d in train[:n_stories] for a, b in zip(d, d[1:], strict=False)]).to(device)
+    pairs = torch.tensor([(index[a], index[b]) for d in train[:n_stories] for a, b in zip(d, d[1:], strict=False)]).to(
+        device
+    )
     table, losses = train_bigram(pairs[:, 0], pairs[:, 1], len(words), steps, lr=2.0)
     print(f"{table.numel()} logits; loss from {losses[0]:.2f} to {losses[-1]:.2f} nats a pair in {steps} steps")
     return losses

@@ -1,0 +1,35 @@
+# Everything goes through llmkit/course/environment.py, which makes .venv where it is missing.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+	done || true)
+# Where no new enough Python was found, an old one still says so in clear words.
+RUN = "$(or $(PYTHON),python3)" llmkit/course/environment.py
+PORT ?= 8888
+BROWSER ?= 1
+
+help:            ## this list
+	@grep -E '^[a-z-]+: ' Makefile | sed 's/ *##/\t/; s/://' | expand -t 14
+
+lab:             ## open lesson 01 in JupyterLab (PORT=8888, BROWSER=0 to serve only)
+	@$(RUN) lab PORT=$(PORT) BROWSER=$(BROWSER)
+
+test:            ## everything that must hold: lint, notebooks, nbval, pytest
+	@$(RUN) test
+
+notebooks:       ## build all notebooks from their masters in solutions/
+	@$(RUN) notebooks
+
+lint:            ## ruff
+	@$(RUN) lint
+
+bench:           ## speed, as ratios to the libraries that are known for it
+	@$(RUN) bench
+
+progress:        ## which exercises are done
+	@$(RUN) progress
+
+clean:           ## remove caches and builds; .venv and answers/ stay
+	@$(RUN) clean
+
+.PHONY: help lab test notebooks lint bench progress clean
+.DEFAULT_GOAL := help
