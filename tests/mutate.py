@@ -138,6 +138,8 @@ def _call_changes(node: ast.Call, text: Callable) -> Iterator:
         swapped = [*node.args[:i], node.args[i + 1], node.args[i], *node.args[i + 2 :]]
         yield text(f"arguments {i} and {i + 1} swapped"), lambda target, s=swapped: setattr(target, "args", s)
     for i, keyword in enumerate(node.keywords):
+        if keyword.arg == "strict":
+            continue  # strict=False is zip's default
         if keyword.arg == "dim":
             zero = ast.keyword("dim", ast.Constant(0))
             yield text("dim=0"), lambda target, i=i, k=zero: target.keywords.__setitem__(i, k)

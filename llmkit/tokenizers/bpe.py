@@ -172,14 +172,10 @@ def bpe_encode(ids: Sequence[int], merges: Mapping[Pair, int]) -> list[int]:
     >>> bpe_encode([1, 2, 3], {(2, 3): 10, (1, 2): 11})
     [1, 10]
     """
-    ids = list(ids)
-    while len(ids) > 1:
-        possible = [(merges[pair], pair) for pair in zip(ids, ids[1:], strict=False) if pair in merges]
-        if not possible:
-            break
+    while possible := [(merges[pair], pair) for pair in zip(ids, ids[1:], strict=False) if pair in merges]:
         new_id, pair = min(possible)
         ids = merge(ids, pair, new_id)
-    return ids
+    return list(ids)
 
 
 def count_words(texts: str | Iterable[str], pattern: str = GPT2_PATTERN) -> Counter:

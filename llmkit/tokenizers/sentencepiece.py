@@ -307,10 +307,6 @@ def merge_by_score(parts: Sequence[str], scores: dict[str, float]) -> list[str]:
     return [part for part in parts if part]
 
 
-def _add_in_32_bits(a: float, b: float) -> float:
-    return ctypes.c_float(a + b).value
-
-
 class _Normalizer:
     """A Python normaliser for the tokenizers library."""
 
@@ -338,7 +334,7 @@ class Unigram(SentencePiece):
         self._unk_score, self._longest = min(self.scores.values()) - UNK_PENALTY, max(map(len, self.scores))
 
     def split_word(self, word: str) -> list[str]:
-        return viterbi(word, self.scores, self._unk_score, self._longest, _add_in_32_bits)[0]
+        return viterbi(word, self.scores, self._unk_score, self._longest)[0]
 
     def fast(self) -> tokenizers.Tokenizer:
         """As Tokenizer.fast.

@@ -5,9 +5,8 @@ google/sentencepiece:src/unigram_model_trainer.cc.
 """
 
 import math
-import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 LONGEST = 16  # characters of a piece at most, as in SentencePiece
 SEEDS_PER_PIECE = 10  # how many candidates training begins with, for each piece that will be kept
@@ -15,18 +14,13 @@ SHRINK = 0.75  # share of the pieces that one round of pruning keeps
 
 
 def viterbi(
-    text: str,
-    log_probs: Mapping[str, float],
-    unk: float = -math.inf,
-    longest: int = LONGEST,
-    add: Callable[[float, float], float] = operator.add,
+    text: str, log_probs: Mapping[str, float], unk: float = -math.inf, longest: int = LONGEST
 ) -> tuple[list[str], float]:
     """The most probable way to cut a text into pieces, and its log-probability.
 
     log_probs  piece -> log P (nats); a cut's log-probability is the sum over its pieces
     unk        log P of a single character that is no piece; -inf forbids it
     longest    characters of the longest piece that is looked for
-    add        how two log-probabilities are added; SentencePiece does it in 32 bits, which decides near ties
 
     best[i] is the log-probability of the best cut of text[:i]. It is the maximum, over the last piece text[j:i], of
     best[j] + log P(text[j:i]); remembering which j won, one reads the pieces off from the end. Of equal cuts the one
@@ -45,9 +39,8 @@ def viterbi(
                 if end - start > 1:
                     continue
                 score = unk
-            score = add(best[start], score)
-            if score > best[end]:
-                best[end], begin[end] = score, start
+            if best[start] + score > best[end]:
+                best[end], begin[end] = best[start] + score, start
     if best[-1] == -math.inf:
         return [], -math.inf
     pieces, end = [], len(text)
