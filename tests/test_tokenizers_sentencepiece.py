@@ -11,7 +11,7 @@ from tokenizer_files import mistral, strings
 from llmkit.data import toyland
 from llmkit.tokenizers import SentencePiece, SentencePieceBPE, Unigram, load_tokenizer
 from llmkit.tokenizers.normalize import mark_spaces, nmt_nfkc
-from llmkit.tokenizers.sentencepiece import _train_words, byte_pieces, words_of
+from llmkit.tokenizers.sentencepiece import byte_pieces, training_words, words_of
 from llmkit.tokenizers.unigram import em_step, expected_counts, prune, seed_pieces, train_unigram, viterbi
 
 sentencepiece = pytest.importorskip("sentencepiece")
@@ -188,7 +188,7 @@ def test_long_words_do_not_underflow():
 
 
 def test_em_never_makes_the_text_less_probable():
-    words = _train_words(toyland.stories(60))
+    words = training_words(toyland.stories(60))
     log_probs, before = seed_pieces(words, 1500), -math.inf
     for _ in range(6):
         log_probs, total = em_step(words, log_probs)
@@ -211,7 +211,7 @@ def test_the_trained_objective_is_at_least_sentencepieces(tmp_path):
         tmp_path, "unigram", split_by_unicode_script=False, split_by_number=False, character_coverage=1.0,
         split_digits=False,
     )  # fmt: skip
-    words = _train_words(toyland.stories(800, seed=2))
+    words = training_words(toyland.stories(800, seed=2))
     ours = train_unigram(words, len(theirs.scores))
 
     def objective(log_probs):

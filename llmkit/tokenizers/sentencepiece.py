@@ -198,7 +198,7 @@ class SentencePiece(Tokenizer):
         }
 
 
-def _train_words(texts: str | Iterable[str]) -> Counter:
+def training_words(texts: str | Iterable[str]) -> Counter:
     """Words of normalised texts, a line being a text, with counts."""
     words: Counter = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
@@ -235,7 +235,7 @@ class SentencePieceBPE(SentencePiece):
     @classmethod
     def train(cls, texts: str | Iterable[str], vocab_size: int) -> "SentencePieceBPE":
         """Learn pieces by merging; the rarest characters are left to the bytes if there are too many of them."""
-        words, room = _train_words(texts), _room(vocab_size, 3 + 256)
+        words, room = training_words(texts), _room(vocab_size, 3 + 256)
         counts: Counter = Counter()
         for word, n in words.items():
             counts.update(dict.fromkeys(word, 0))
@@ -325,7 +325,7 @@ class Unigram(SentencePiece):
     @classmethod
     def train(cls, texts: str | Iterable[str], vocab_size: int) -> "Unigram":
         """Learn pieces and their probabilities by expectation maximisation and pruning."""
-        log_probs = train_unigram(_train_words(texts), _room(vocab_size, 3))
+        log_probs = train_unigram(training_words(texts), _room(vocab_size, 3))
         ordered = sorted(log_probs, key=lambda piece: (-log_probs[piece], piece))
         return cls(_new_model(protobuf.UNIGRAM, ordered, [log_probs[piece] for piece in ordered]))
 

@@ -100,27 +100,36 @@ def train_wordpiece(words: Mapping[str, int], n_pieces: int) -> list[str]:
 
     Where BPE takes the most frequent pair, WordPiece takes the one whose parts most often go together. Returns the
     characters (inside a word with ##), sorted, and then the merged pieces in order, at most n_pieces in all; among
-    equal scores the pair that sorts first. A small vocabulary on a large text takes minutes: scores change with every
-    merge, so all are computed anew.
+    equal scores the pair that sorts first. A heap would not help as it does in BPE: a merge changes the scores of all
+    pairs that share one of its parts.
     """
-    split = {word: [c if i == 0 else "##" + c for i, c in enumerate(word)] for word in words}
-    pieces = sorted({piece for symbols in split.values() for piece in symbols})
-    while len(pieces) < n_pieces:
-        single, pairs = Counter(), Counter()
-        for word, symbols in split.items():
-            for symbol in symbols:
-                single[symbol] += words[word]
-            for pair in zip(symbols, symbols[1:], strict=False):
-                pairs[pair] += words[word]
-        if not pairs:
-            break
+    split = [[c if i == 0 else "##" + c for i, c in enumerate(word)] for word in words]
+    counts = list(words.values())
+    single: Counter = Counter()
+    pairs: Counter = Counter()
+    where: dict[tuple[str, str], set[int]] = {}
+
+    def add(i: int, sign: int) -> None:
+        for symbol in split[i]:
+            single[symbol] += sign * counts[i]
+        for pair in zip(split[i], split[i][1:], strict=False):
+            pairs[pair] += sign * counts[i]
+            where.setdefault(pair, set()).add(i)
+            if pairs[pair] == 0:
+                del pairs[pair]
+
+    for i in range(len(split)):
+        add(i, 1)
+    pieces = dict.fromkeys(sorted(single))
+    while len(pieces) < n_pieces and pairs:
         left, right = min(pairs, key=lambda p: (-pairs[p] / (single[p[0]] * single[p[1]]), p))
         new = left + right.removeprefix("##")
-        if new not in pieces:
-            pieces.append(new)
-        for word, symbols in split.items():
-            split[word] = _merged(symbols, left, right, new)
-    return pieces[:n_pieces]
+        pieces[new] = None
+        for i in where.pop((left, right)):
+            add(i, -1)
+            split[i] = _merged(split[i], left, right, new)
+            add(i, 1)
+    return list(pieces)[:n_pieces]
 
 
 def _merged(symbols: list[str], left: str, right: str, new: str) -> list[str]:

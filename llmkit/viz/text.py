@@ -31,18 +31,18 @@ def show_tokens(
         lines[-1].append((column, shown, value))
         column += len(shown)
     fig, axis = plt.subplots(figsize=(7.2, 0.27 * len(lines) + 0.75))
-    colors = plt.get_cmap(cmap)
+    colors, strongest = plt.get_cmap(cmap), 0.4 if edges else 0.75  # black type must stay readable on the strongest
     largest = max([*values, 1e-9])
     for row, line in enumerate(lines):
         for at, shown, value in line:
-            box = plt.Rectangle((at, row - 0.44), len(shown), 0.88, facecolor=colors(0.85 * value / largest))
+            box = plt.Rectangle((at, row - 0.44), len(shown), 0.88, facecolor=colors(strongest * value / largest))
             box.set(edgecolor="#888888" if edges else "none", linewidth=0.6)
             axis.add_patch(box)
             axis.text(at, row, shown, family="DejaVu Sans Mono", fontsize=8.6, va="center", ha="left")
     axis.set(xlim=(-0.5, _WIDTH), ylim=(len(lines) - 0.4, -0.6), title=title)
     axis.axis("off")
     if not edges:
-        scale = plt.cm.ScalarMappable(plt.Normalize(0, largest / 0.85), colors)
+        scale = plt.cm.ScalarMappable(plt.Normalize(0, largest / strongest), colors)
         bar = fig.colorbar(
             scale, ax=axis, orientation="horizontal", fraction=0.35 / (len(lines) + 2), aspect=60, pad=0.01
         )

@@ -271,7 +271,7 @@ EQUIVALENT = {
         "0  ->  -1 (#2)": "begin is only read where it was written before",
         "1  ->  2 (#2)": "begin gets one place more that nobody uses",
         "max(0, end - longest)  ->  arguments 0 and 1 swapped": "max does not care about the order",
-        "0  ->  -1 (#3)": "start = -1 means the last character, and adding a log-probability to best[end] never improves it",
+        "0  ->  -1 (#3)": "start = -1 is the last character; adding a log-probability to best[end] never improves it",
     },
     "split_special": {
         "sorted(special, key=len, reverse=True)  ->  without key": "only names that begin alike compete, and of those "
