@@ -64,7 +64,7 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
     """
     merged, i = [], 0
     while i < len(ids):
-        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
+        if ids[i] == pair[0] and i + 1 < len(ids) and ids[i + 1] == pair[1]:
             merged.append(new_id)
             i += 2
         else:
@@ -100,25 +100,27 @@ def train_bpe_simple(words: Mapping[tuple[int, ...], int], first_id: int, n_merg
 def train_bpe(words: Mapping[tuple[int, ...], int], first_id: int, n_merges: int) -> list[Pair]:
     """The same merges as train_bpe_simple, but only what a merge changes is counted again.
 
-    An index tells which words hold a pair, so a merge touches those alone. A heap holds the pairs by count; its
-    entries are not kept up to date, an old one is recognised when it comes up and its count no longer holds.
+    An index tells which words hold a pair, so a merge touches those alone. A heap holds the pairs by count. Counts of
+    pairs in it can only fall; an entry whose count no longer holds is put back with the right one when it comes up.
     """
     symbols, counts = [list(word) for word in words], list(words.values())
     pairs = count_pairs(words)
-    where: dict[Pair, set[int]] = {}
+    where: dict[Pair, list[int]] = {}  # a word may stand here twice, or no longer hold the pair: merging shows it
     for i, word in enumerate(symbols):
         for pair in zip(word, word[1:], strict=False):
-            where.setdefault(pair, set()).add(i)
+            where.setdefault(pair, []).append(i)
     heap = [(-count, pair) for pair, count in pairs.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
     while heap and len(merges) < n_merges:
         negative, best = heapq.heappop(heap)
         if pairs[best] != -negative:
+            if pairs[best] > 0:
+                heapq.heappush(heap, (-pairs[best], best))
             continue
         new_id = first_id + len(merges)
         merges.append(best)
-        changed = set()
+        born: list[Pair] = []
         for i in where.pop(best):
             count = counts[i]
             symbols[i], gone, come = _merge_and_tell(symbols[i], best, new_id)
@@ -127,12 +129,12 @@ def train_bpe(words: Mapping[tuple[int, ...], int], first_id: int, n_merges: int
             for pair in come:
                 pairs[pair] += count
                 if pair in where:
-                    where[pair].add(i)
+                    where[pair].append(i)
                 else:
-                    where[pair] = {i}
-            changed.update(gone, come)
+                    where[pair] = [i]
+                    born.append(pair)
         del pairs[best]
-        for pair in changed:
+        for pair in born:
             if pairs[pair] > 0:
                 heapq.heappush(heap, (-pairs[pair], pair))
     return merges
@@ -172,9 +174,9 @@ def bpe_encode(ids: Sequence[int], merges: Mapping[Pair, int]) -> list[int]:
     >>> bpe_encode([1, 2, 3], {(2, 3): 10, (1, 2): 11})
     [1, 10]
     """
-    while possible := [(merges[pair], pair) for pair in zip(ids, ids[1:], strict=False) if pair in merges]:
-        new_id, pair = min(possible)
-        ids = merge(ids, pair, new_id)
+    while possible := [pair for pair in zip(ids, ids[1:], strict=False) if pair in merges]:
+        pair = min(possible, key=merges.__getitem__)
+        ids = merge(ids, pair, merges[pair])
     return list(ids)
 
 
