@@ -604,7 +604,7 @@ else:
 # |---|---|
 # | `llmkit/tokenizers/bpe.py`, `byte_level.py` | byte-pair encoding, simple and fast; GPT-2's tokenizer |
 # | `llmkit/tokenizers/wordpiece.py` | BERT's tokenizer |
-# | `llmkit/tokenizers/unigram.py`, `sentencepiece.py`, `normalize.py` | Viterbi, EM, LLaMA's and T5's tokenizers |
+# | `llmkit/tokenizers/unigram.py`, `sentencepiece*.py`, `normalize.py` | Viterbi, EM, LLaMA's and T5's tokenizers |
 # | `llmkit/tokenizers/base.py`, `chat.py` | special tokens, chat templates with masks |
 # | `llmkit/tokenizers/files.py` | tokenizer.json, tokenizer.model, vocab.json and merges.txt, vocab.txt |
 #

@@ -6,7 +6,7 @@ import pytest
 from tokenizer_files import mistral
 
 from llmkit.data import toyland
-from llmkit.tokenizers import ByteLevelBPE, SentencePiece, encode_chat
+from llmkit.tokenizers import ByteLevelBPE, encode_chat, read_sentencepiece
 
 # Jinja drops the line end behind a block, so the templates write theirs as an expression.
 CHATML = (
@@ -59,7 +59,7 @@ def test_masks_equal_transformers(name, jinja, tokenizer, tmp_path):
 
 def test_llama2_equals_the_reference_rendering():
     """meta-llama/llama encodes each question and answer as one string between <s> and </s>."""
-    tokenizer = SentencePiece.from_file(mistral())
+    tokenizer = read_sentencepiece(mistral())
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Who has the key?"},

@@ -9,7 +9,7 @@ import pytest
 from tokenizer_files import mistral, strings
 
 from llmkit.data import toyland
-from llmkit.tokenizers import SentencePiece, SentencePieceBPE, Unigram, load_tokenizer
+from llmkit.tokenizers import SentencePieceBPE, Unigram, load_tokenizer, read_sentencepiece
 from llmkit.tokenizers.normalize import mark_spaces, nmt_nfkc
 from llmkit.tokenizers.sentencepiece import byte_pieces, training_words, words_of
 from llmkit.tokenizers.unigram import em_step, expected_counts, prune, seed_pieces, train_unigram, viterbi
@@ -51,13 +51,13 @@ def is_tie(model, one: list[int], other: list[int]) -> bool:
 @pytest.mark.parametrize("name", ["tokenizer.model.v1", "mistral_instruct_tokenizer_240323.model.v3"])
 def test_mistral_equals_sentencepiece(name):
     path = mistral(name)
-    ours, theirs = SentencePiece.from_file(path), sentencepiece.SentencePieceProcessor(model_file=str(path))
+    ours, theirs = read_sentencepiece(path), sentencepiece.SentencePieceProcessor(model_file=str(path))
     assert type(ours) is SentencePieceBPE and ours.vocab_size in (32000, 32768)
     assert_same(ours, theirs, strings())
 
 
 def test_mistral_equals_the_tokenizers_library():
-    ours = SentencePiece.from_file(mistral())
+    ours = read_sentencepiece(mistral())
     fast = ours.fast()
     different = [s for s in strings() if ours.encode(s) != fast.encode(s, add_special_tokens=False).ids]
     assert not different, different[:3]
@@ -65,7 +65,7 @@ def test_mistral_equals_the_tokenizers_library():
 
 def test_every_string_comes_back_with_byte_fallback():
     """▁ itself is the one character that SentencePiece cannot keep: it is how a space is written."""
-    ours = SentencePiece.from_file(mistral())
+    ours = read_sentencepiece(mistral())
     assert all(ours.decode(ours.encode(s)) == s.replace("▁", " ") for s in strings())
     trained = SentencePieceBPE.train(toyland.stories(100), 600)
     assert all(trained.decode(trained.encode(s)) == s.replace("▁", " ") for s in strings())
@@ -112,7 +112,7 @@ def test_decoding_any_ids_equals_sentencepiece(tmp_path):
     rng = random.Random(3)
     mistral_path = str(mistral())
     pairs = [
-        (SentencePiece.from_file(mistral_path), sentencepiece.SentencePieceProcessor(model_file=mistral_path)),
+        (read_sentencepiece(mistral_path), sentencepiece.SentencePieceProcessor(model_file=mistral_path)),
         trained_by_sentencepiece(tmp_path, "unigram"),
         trained_by_sentencepiece(tmp_path, "unigram", byte_fallback=True),
     ]
@@ -139,7 +139,7 @@ def test_case_folding_maps(tmp_path):
 
 
 def test_control_pieces_only_when_asked():
-    ours = SentencePiece.from_file(mistral())
+    ours = read_sentencepiece(mistral())
     assert 2 not in ours.encode("the end</s>") and ours.encode("the end</s>", special="all")[-1] == 2
     assert 2 not in ours.fast().encode("the end</s>").ids
     assert ours.encode("<0x0A>") != ours.encode("\n"), "the name of a byte piece is not the byte"

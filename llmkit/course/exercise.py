@@ -52,7 +52,7 @@ class Exercise:
     gradients: bool = False
     compare: Callable[[Any, Any, tuple], str | None] | None = None
     max_slowdown: float | None = None
-    time_limit: float = 10.0
+    time_limit: float = 5.0
 
     @property
     def by_hand(self) -> bool:

@@ -12,7 +12,9 @@ from llmkit.tokenizers.base import Tokenizer, TokenizerFileError
 from llmkit.tokenizers.bpe import GPT2_PATTERN, bytes_to_unicode
 from llmkit.tokenizers.byte_level import ByteLevelBPE
 from llmkit.tokenizers.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, SentencePieceModel
-from llmkit.tokenizers.sentencepiece import SentencePiece, SentencePieceBPE, Unigram
+from llmkit.tokenizers.sentencepiece import SentencePiece
+from llmkit.tokenizers.sentencepiece_bpe import SentencePieceBPE
+from llmkit.tokenizers.sentencepiece_unigram import Unigram
 from llmkit.tokenizers.wordpiece import WordPiece
 
 
@@ -29,7 +31,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
         if not found:
             raise FileNotFoundError(f"{path}: no tokenizer here; looked for {', '.join(names)}")
         path = found[0]
-    readers = {".model": SentencePiece.from_file, ".txt": _read_vocab_txt}
+    readers = {".model": read_sentencepiece, ".txt": _read_vocab_txt}
     read = readers.get(path.suffix, _read_vocab_and_merges if path.name == "vocab.json" else _read_tokenizer_json)
     try:
         return read(path)
@@ -42,6 +44,15 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     except json.JSONDecodeError as error:
         raise TokenizerFileError(f"{path}: no valid JSON (line {error.lineno}): {error.msg}; is it cut off?") from None
     except (ValueError, TypeError, AttributeError) as error:
+        raise TokenizerFileError(f"{path}: {error}") from None
+
+
+def read_sentencepiece(path: str | os.PathLike) -> SentencePiece:
+    """Read a tokenizer.model; gives a SentencePieceBPE or a Unigram, whichever the file holds."""
+    model = protobuf.read_model(path)
+    try:
+        return (SentencePieceBPE if model.algorithm == protobuf.BPE else Unigram)(model)
+    except ValueError as error:
         raise TokenizerFileError(f"{path}: {error}") from None
 
 

@@ -5,23 +5,16 @@ Source: Kudo and Richardson 2018 (arXiv:1808.06226); google/sentencepiece:src/bp
 
 import base64
 import ctypes
-import heapq
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import tokenizers
-
 from llmkit.tokenizers import protobuf
-from llmkit.tokenizers.base import Tokenizer, TokenizerFileError, check_text
-from llmkit.tokenizers.bpe import train_bpe
+from llmkit.tokenizers.base import Tokenizer, check_text
 from llmkit.tokenizers.normalize import SPACE, CharsMap, mark_spaces, nmt_nfkc
 from llmkit.tokenizers.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
-from llmkit.tokenizers.unigram import train_unigram, viterbi
 
-UNK_PENALTY = 10.0  # an unknown character costs this much more than the rarest piece
 _WORD = re.compile(f"{SPACE}*[^{SPACE}]*")
 
 
@@ -152,15 +145,6 @@ class SentencePiece(Tokenizer):
             out.append(piece.replace(SPACE, " "))
         return "".join(out)
 
-    @classmethod
-    def from_file(cls, path: str | Path) -> "SentencePiece":
-        """Read a tokenizer.model; gives a SentencePieceBPE or a Unigram, whichever the file holds."""
-        model = protobuf.read_model(path)
-        try:
-            return (SentencePieceBPE if model.algorithm == protobuf.BPE else Unigram)(model)
-        except ValueError as error:
-            raise TokenizerFileError(f"{path}: {error}") from None
-
     def save_model(self, path: str | Path) -> None:
         """Write a tokenizer.model, which SentencePiece and llama.cpp read."""
         protobuf.write_model(self.model, path)
@@ -207,7 +191,7 @@ def training_words(texts: str | Iterable[str]) -> Counter:
     return words
 
 
-def _new_model(algorithm: int, pieces: Sequence[str], scores: Sequence[float]) -> SentencePieceModel:
+def new_model(algorithm: int, pieces: Sequence[str], scores: Sequence[float]) -> SentencePieceModel:
     """<unk>, <s>, </s>, for BPE the 256 bytes, then the pieces, as in LLaMA and T5.
 
     The written model has no table of characters, so at encoding time a text is taken as it is.
@@ -222,142 +206,8 @@ def _new_model(algorithm: int, pieces: Sequence[str], scores: Sequence[float]) -
     )
 
 
-def _room(vocab_size: int, fixed: int) -> int:
+def room_for_pieces(vocab_size: int, fixed: int) -> int:
     """Ids that are left for pieces."""
     if vocab_size < fixed + 40:
         raise ValueError(f"vocab_size must be at least {fixed + 40}: {fixed} are fixed and every letter needs one")
     return vocab_size - fixed
-
-
-class SentencePieceBPE(SentencePiece):
-    """BPE on characters; of all neighbours whose joint piece exists, the piece with the best score is made first."""
-
-    @classmethod
-    def train(cls, texts: str | Iterable[str], vocab_size: int) -> "SentencePieceBPE":
-        """Learn pieces by merging; the rarest characters are left to the bytes if there are too many of them."""
-        words, room = training_words(texts), _room(vocab_size, 3 + 256)
-        counts: Counter = Counter()
-        for word, n in words.items():
-            counts.update(dict.fromkeys(word, 0))
-            for char in word:
-                counts[char] += n
-        alphabet = [char for char, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))][: room // 2]
-        order = {char: i for i, char in enumerate(alphabet)}
-        symbols = {tuple(order[c] for c in word): n for word, n in words.items() if all(c in order for c in word)}
-        pieces: list[str] = list(alphabet)
-        for left, right in train_bpe(symbols, len(alphabet), room - len(alphabet)):
-            pieces.append(pieces[left] + pieces[right])
-        made = list(dict.fromkeys(pieces[len(alphabet) :]))  # two merges can make the same piece
-        ordered = [*made, *alphabet]
-        return cls(_new_model(protobuf.BPE, ordered, [-float(i) for i in range(len(ordered))]))
-
-    def split_word(self, word: str) -> list[str]:
-        return merge_by_score(word, self.scores)
-
-    def to_json(self) -> dict:
-        """The merges that the library wants are made from the pieces: every cut of a piece into two others."""
-        merges = []
-        for piece, score in self.scores.items():
-            cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
-            cuts = [cut for cut in cuts if cut[0] in self.scores and cut[1] in self.scores]
-            merges += [(-score, self.ids[left], self.ids[right], left, right) for left, right in cuts]
-        model = {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": self.pieces[self.unk_id],
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": self.model.byte_fallback,
-            "ignore_merges": False,
-            "vocab": self.ids,
-            "merges": [[left, right] for *_, left, right in sorted(merges)],
-        }
-        return self._json(model)
-
-
-def merge_by_score(parts: Sequence[str], scores: dict[str, float]) -> list[str]:
-    """Join neighbours, always the two whose joint piece has the best score, the leftmost of equals.
-
-    >>> merge_by_score("abc", {"ab": -1.0, "bc": 0.0, "abc": -2.0})
-    ['abc']
-    """
-    parts = list(parts)
-    following = [*range(1, len(parts)), -1]
-    before = [*range(-1, len(parts) - 1)]
-    heap: list[tuple[float, int, str]] = []
-
-    def consider(i: int) -> None:
-        if i >= 0 and following[i] >= 0 and (joint := parts[i] + parts[following[i]]) in scores:
-            heapq.heappush(heap, (-scores[joint], i, joint))
-
-    for i in range(len(parts)):
-        consider(i)
-    while heap:
-        _, i, joint = heapq.heappop(heap)
-        j = following[i] if parts[i] else -1
-        if j < 0 or parts[i] + parts[j] != joint:
-            continue  # one of the two has been merged with another in the meantime
-        parts[i], parts[j] = joint, ""
-        following[i] = following[j]
-        if following[i] >= 0:
-            before[following[i]] = i
-        consider(i)
-        consider(before[i])
-    return [part for part in parts if part]
-
-
-class _Normalizer:
-    """A Python normaliser for the tokenizers library."""
-
-    def __init__(self, normalize: Callable[[str], str]):
-        self._normalize = normalize
-
-    def normalize(self, normalized: tokenizers.NormalizedString) -> None:
-        text = self._normalize(normalized.normalized)
-        normalized.clear()
-        normalized.append(text)
-
-
-class Unigram(SentencePiece):
-    """Every piece has a probability; a word is cut into the pieces whose product is largest."""
-
-    @classmethod
-    def train(cls, texts: str | Iterable[str], vocab_size: int) -> "Unigram":
-        """Learn pieces and their probabilities by expectation maximisation and pruning."""
-        log_probs = train_unigram(training_words(texts), _room(vocab_size, 3))
-        ordered = sorted(log_probs, key=lambda piece: (-log_probs[piece], piece))
-        return cls(_new_model(protobuf.UNIGRAM, ordered, [log_probs[piece] for piece in ordered]))
-
-    def __init__(self, model: SentencePieceModel):
-        super().__init__(model)
-        self._unk_score, self._longest = min(self.scores.values()) - UNK_PENALTY, max(map(len, self.scores))
-
-    def split_word(self, word: str) -> list[str]:
-        return viterbi(word, self.scores, self._unk_score, self._longest)[0]
-
-    def fast(self) -> tokenizers.Tokenizer:
-        """As Tokenizer.fast.
-
-        The library looks for every piece in the text, also for control pieces, and applies a character map to whole
-        clusters of characters. So here control pieces get a name with a space, which no normalised text contains, and
-        normalisation is ours. Raises ValueError for byte fallback: the library would read "<0x0A>" as that byte.
-        """
-        if self.model.byte_fallback:
-            raise ValueError("the tokenizers library would take a typed '<0x0A>' for a byte piece; use encode")
-        description = self.to_json() | {"added_tokens": [], "normalizer": None}
-        for i, entry in enumerate(description["model"]["vocab"]):
-            if self.model.types[i] not in (NORMAL, USER_DEFINED):
-                entry[0] = f" {entry[0]}"
-        fast = tokenizers.Tokenizer.from_str(json.dumps(description))
-        fast.normalizer = tokenizers.normalizers.Normalizer.custom(_Normalizer(self.normalize))
-        return fast
-
-    def to_json(self) -> dict:
-        model = {
-            "type": "Unigram",
-            "unk_id": self.unk_id,
-            "vocab": [[p, s] for p, s in zip(self.model.pieces, self.model.scores, strict=True)],
-            "byte_fallback": self.model.byte_fallback,
-        }
-        return self._json(model)

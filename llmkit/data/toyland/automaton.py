@@ -1,67 +1,21 @@
 """A weighted automaton with memory: a source of text whose probabilities are exactly known.
 
-A document is written by expanding templates. A template is text with three kinds of holes:
-
-    {key}            a word from memory; {a key} with its article, {cap key} capitalised, {s key} in the plural
-    <key=pool>       choose a word of a pool, write it and remember it; <a key=pool> writes it with its article
-    <rule>           choose one of the alternatives that the rule gives for the present memory
-
-The state is the memory together with what is still to be written, and every choice has a known probability. So the
-same object can write documents (`sample`), say how probable a document is (`log_prob`, the forward algorithm over all
-derivations that fit) and give the exact distribution of the next word (`next_word`).
+A document is written by expanding templates (template.py). The state is the memory together with what is still to be
+written, and every choice has a known probability. So the same object can write documents (`sample`), say how probable
+a document is (`log_prob`, the forward algorithm over all derivations that fit) and give the exact distribution of the
+next word (`next_word`).
 """
 
 import math
 import random
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from llmkit.data.toyland.template import Alternative, Choose, Expand, Memory, Rule, Text, compile_template
 from llmkit.data.toyland.words import Pool, split, tokens_of, written
 
 END = "<end>"  # the key of "the document ends here" in next_word's answer; never part of a text
-
-
-class Memory(dict):
-    """What the story knows: key -> word. Never changed, only copied with changes, so states can share it."""
-
-    def changed(self, changes: dict[str, Any]) -> "Memory":
-        return Memory({**self, **changes})
-
-
-Alternative = tuple  # (weight, template), or (weight, template, {key: what is known from here on})
-Rule = Callable[[Memory], list[Alternative]]
-
-
-class Text(NamedTuple):
-    """Literal text with {holes}; always exactly one way to write it."""
-
-    template: str
-    holes: tuple[tuple[str, str, str], ...]  # (text before, style, key)
-    tail: str
-    first: str | None  # the first token, where no hole can change it
-
-    def render(self, memory: Memory) -> str:
-        if not self.holes:
-            return self.tail
-        return "".join(b + written(str(memory[k]), s) for b, s, k in self.holes) + self.tail
-
-
-class Choose(NamedTuple):
-    """Choose a word of a pool and remember it; words remembered under the keys `but` are left out."""
-
-    key: str
-    pool: str
-    style: str
-    but: tuple[str, ...]
-
-
-class Expand(NamedTuple):
-    """Replace by one of a rule's alternatives."""
-
-    rule: str
-    space: str
 
 
 class Step(NamedTuple):
@@ -82,10 +36,6 @@ class Document:
     trace: tuple[Step, ...]
 
 
-_HOLE = re.compile(r"<(?:(a|A|cap|s) )?(\w+)(?:=(\w+)((?: but \w+)*))?>")
-_INSERT = re.compile(r"\{(?:(a|A|cap|s) )?(\w+)\}")
-
-
 class World:
     """A source of documents: rules and pools by name, beginning with the rule `start`.
 
@@ -97,47 +47,16 @@ class World:
         self._start = (Expand(start, ""), None)
         self._compiled: dict[tuple[str, str], tuple] = {}
 
-    # --- templates ---
-
     def _compile(self, template: str, space: str) -> tuple:
-        """A template's items; a space before a hole becomes part of the hole, as in the token that it writes."""
-        if not template:
-            return ()  # nothing is written, so there is nothing that the space could belong to
         key = (template, space)
-        if key in self._compiled:
-            return self._compiled[key]
-        items, position = [], 0
-        for hole in [*_HOLE.finditer(template), None]:
-            end = hole.start() if hole else len(template)
-            literal = space + template[position:end]
-            if hole:
-                position, space = hole.end(), " " if literal.endswith(" ") else ""
-                literal = literal[: len(literal) - len(space)]
-            if literal:
-                items.append(self._text(literal))
-            if hole:
-                items.append(self._hole(hole, space, template))
-                space = ""
-        self._compiled[key] = tuple(items)
+        if key not in self._compiled:
+            self._compiled[key] = compile_template(template, space)
+            for item in self._compiled[key]:
+                if isinstance(item, Expand) and item.rule not in self.rules:
+                    raise ValueError(f"no rule is called {item.rule!r} in the template {template!r}")
+                if isinstance(item, Choose) and item.pool not in self.pools:
+                    raise ValueError(f"no pool is called {item.pool!r} in the template {template!r}")
         return self._compiled[key]
-
-    def _text(self, literal: str) -> Text:
-        holes, position = [], 0
-        for insert in _INSERT.finditer(literal):
-            holes.append((literal[position : insert.start()], insert[1] or "", insert[2]))
-            position = insert.end()
-        certain = split(holes[0][0])[:-1] if holes else split(literal)  # a hole may lengthen the token before it
-        return Text(literal, tuple(holes), literal[position:], certain[0] if certain else None)
-
-    def _hole(self, hole: re.Match, space: str, template: str) -> Choose | Expand:
-        style, key, pool, but = hole.groups()
-        if pool is None:
-            if key not in self.rules:
-                raise ValueError(f"no rule is called {key!r} in the template {template!r}")
-            return Expand(key, space)
-        if pool not in self.pools:
-            raise ValueError(f"no pool is called {pool!r} in the template {template!r}")
-        return Choose(key, pool, space + (style or ""), tuple(but.split(" but ")[1:]))
 
     def _alternatives(self, item: Expand, memory: Memory) -> tuple[list[Alternative], float]:
         alternatives = self.rules[item.rule](memory)

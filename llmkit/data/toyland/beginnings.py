@@ -1,8 +1,8 @@
 """How a story begins: three kinds of first sentences, then people, an animal and a thing."""
 
-from llmkit.data.toyland.automaton import Alternative, Memory
 from llmkit.data.toyland.lexicon import SEATS
 from llmkit.data.toyland.roles import rule
+from llmkit.data.toyland.template import Alternative, Memory
 
 
 @rule

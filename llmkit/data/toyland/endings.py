@@ -1,7 +1,7 @@
 """How a story ends; and letters, which are all beginning and end."""
 
-from llmkit.data.toyland.automaton import Alternative, Memory
 from llmkit.data.toyland.roles import by, rule
+from llmkit.data.toyland.template import Alternative, Memory
 
 
 @rule

@@ -1,8 +1,8 @@
 """What happens in a story besides the facts it is held to: moods, walks, sights, talk, jokes."""
 
-from llmkit.data.toyland.automaton import Alternative, Memory
 from llmkit.data.toyland.lexicon import BEING_STATES, PROPERTIES
 from llmkit.data.toyland.roles import by, each_pair, rule, there
+from llmkit.data.toyland.template import Alternative, Memory
 
 ACTS = {
     "tired": ["sat down for a while", "yawned", "closed X_his eyes for a minute", "leaned against a wall"],

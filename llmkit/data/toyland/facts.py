@@ -1,8 +1,8 @@
 """What a story must remember: who holds the thing, where it is hidden, how many are left, what was promised."""
 
-from llmkit.data.toyland.automaton import Alternative, Memory
 from llmkit.data.toyland.lexicon import NUMBERS
 from llmkit.data.toyland.roles import by, each_pair, rule, there
+from llmkit.data.toyland.template import Alternative, Memory
 
 
 @rule

@@ -6,7 +6,7 @@ is written later depends on what happened earlier.
 
 from collections.abc import Callable
 
-from llmkit.data.toyland.automaton import Alternative, Memory, Rule
+from llmkit.data.toyland.template import Alternative, Memory, Rule
 
 RULES: dict[str, Rule] = {}  # every rule of the story world by its name
 
