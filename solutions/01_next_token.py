@@ -560,7 +560,7 @@ share = (loss[1] - best_of_all) / (loss[1] - entropy.nats_per_token)
 print(f"The best counting model has gone {share:.0%} of the way to the entropy.")
 
 # %% [markdown]
-# Better, and with a longer context than before. It is the best smoothing known, and the gap to the entropy is still wide open.
+# Better, and with a longer context than before. Of all the methods that Chen and Goodman compared, a variant of this one did best. The gap to the entropy is still wide open.
 #
 # ## On real text
 #
@@ -613,7 +613,7 @@ def word_bigrams(device, n_stories, steps):
 #
 # ## Where the real systems do it
 #
-# - **KenLM** (`lmplz`) estimates modified Kneser-Ney models on billions of words; speech recognisers and spelling correctors still use them, and web text is filtered by their perplexity (Wenzek et al. 2020, CCNet, section 3).
+# - **KenLM** (`lmplz`) estimates modified Kneser-Ney models on billions of words; speech recognisers and spelling correctors still use them, and web text is filtered by their perplexity (Wenzek et al. 2020, CCNet).
 # - **transformers** `GenerationMixin._sample`: the same loop as our `sample`, with logits from a network.
 # - **lm-evaluation-harness** reports `word_perplexity`, `byte_perplexity` and `bits_per_byte`; the last is yours from exercise 1.4.
 # - Shannon measured the entropy of English with people as the model: "Prediction and entropy of printed English", 1951. Jelinek and Mercer 1980 brought interpolation; Chen and Goodman 1998 compare all smoothing methods of this lesson.

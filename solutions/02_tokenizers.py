@@ -20,6 +20,12 @@ from llmkit.viz import COLORS, draw_boxes, draw_lattice, draw_merge_tree, figure
 start("02_tokenizers", solved=True)
 
 # %% [markdown]
+# If you solved exercises of lesson 01, this brings them back: the n-gram model in the experiment below then runs on your counting.
+
+# %%
+use_my_answers()
+
+# %% [markdown]
 # ## Neither words nor letters
 #
 # A model works on a fixed list of tokens: it has one row of numbers for each, and can say nothing that is not on the list. What should be on it?
@@ -105,7 +111,7 @@ for left, right in train_bpe_simple(words, first_id=5, n_merges=4):
 # %% [markdown]
 # ## Bytes, and nothing is ever missing
 #
-# Which symbols to begin with? There are 150,000 characters in Unicode, and any of them may turn up. GPT-2's answer: begin with **bytes**. Every text is a sequence of bytes in UTF-8, there are only 256 of them, and so every text can be written, in any language, with any emoji. What is rare costs more tokens; nothing is unknown.
+# Which symbols to begin with? There are about 150,000 characters in Unicode, and any of them may turn up. GPT-2's answer: begin with **bytes**. Every text is a sequence of bytes in UTF-8, there are only 256 of them, and so every text can be written, in any language, with any emoji. What is rare costs more tokens; nothing is unknown.
 #
 # For display, and in the vocabulary files, each byte has a printable character. Most are themselves; the space is shown as `Ġ`, the newline as `Ċ`.
 
@@ -449,7 +455,7 @@ show(
 # %% [markdown]
 # The loss per token says that bytes alone are best by far. Bits per byte say the opposite. The loss per token is not wrong, it answers another question: predicting one byte *is* easier than predicting a whole word. **Never compare losses per token between tokenizers.**
 #
-# Bits per byte have a best size here because the text is small: with thousands of tokens, most triples of tokens were never seen. With more text the best size grows; models trained on trillions of tokens use 32,000 to 260,000.
+# Bits per byte have a best size here because the text is small: with thousands of tokens, most triples of tokens were never seen. With more text the best size grows; models trained on trillions of tokens use between 32,000 and about 260,000.
 #
 # ## Who pays?
 #

@@ -44,6 +44,9 @@ def hint(number: str) -> None:
 
 def use_my_answers() -> None:
     """Bring back the functions that you wrote in earlier lessons; each is checked again before it is used."""
+    if session.is_solution():
+        print("These are the solutions: llmkit's own functions are in use.")
+        return
     back, left = [], []
     for one in LESSONS:
         if one.number >= (session.lesson_number() or 21):

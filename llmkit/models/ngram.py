@@ -41,8 +41,7 @@ def witten_bell(count: int, total: int, distinct: int, lower: float) -> float:
     distinct  how many different tokens followed it: the more there were, the likelier a new one
     lower     the token's probability after the context shortened by its first token
 
-    The shorter context counts as much as `distinct` further observations:
-    (count + distinct * lower) / (total + distinct).
+    The shorter context weighs as much as `distinct` further observations. Over all tokens the results sum to 1.
 
     >>> witten_bell(3, 4, 2, 0.25)
     0.5833333333333334
