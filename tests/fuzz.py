@@ -16,20 +16,22 @@ _SNIPPETS = [
 def nasty_strings(n: int, seed: int = 0) -> list[str]:
     """n strings: snippets glued together, runs of one kind, and characters of every Unicode plane (no surrogates)."""
     rng = random.Random(seed)
-    strings = list(_SNIPPETS[:n])
+    strings = dict.fromkeys(_SNIPPETS[:n])
+    long = ["x" * 3000, " " * 500, "\n" * 300, "ab" * 2000, "1" * 400, "猫坐" * 300, "a\u0301" * 200, "=-" * 300]
+    strings |= dict.fromkeys(long[: max(0, n - len(strings))])
     while len(strings) < n:
         kind = rng.random()
         if kind < 0.5:
             glue = rng.choice(["", "", " ", "\n"])
-            strings.append(glue.join(rng.choice(_SNIPPETS) for _ in range(rng.randrange(1, 8))))
+            strings[glue.join(rng.choice(_SNIPPETS) for _ in range(rng.randrange(1, 8)))] = None
         elif kind < 0.7:
             alphabet = rng.choice(
                 ["ab ", "aA1.", " \n\t", "01", "\u00e9e\u0301", "\u4e00\u4e01 ", "'st ", "()[]{}", "-=+*/"]
             )
-            strings.append("".join(rng.choice(alphabet) for _ in range(rng.randrange(1, 30))))
+            strings["".join(rng.choice(alphabet) for _ in range(rng.randrange(1, 30)))] = None
         else:
-            strings.append("".join(_character(rng) for _ in range(rng.randrange(1, 12))))
-    return strings
+            strings["".join(_character(rng) for _ in range(rng.randrange(1, 12)))] = None
+    return list(strings)
 
 
 def _character(rng: random.Random) -> str:

@@ -1,18 +1,21 @@
 """Byte-level BPE: equal to tiktoken and tokenizers on real vocabularies, in training and in every round trip."""
 
+import random
 import re
+import time
 
 import pytest
 import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizer_files import gpt2, ranks, shakespeare, strings
+from tokenizer_files import gpt2, ranks, shakespeare, strings, write_json
 
 from llmkit.data import toyland
 from llmkit.tokenizers import CL100K_PATTERN, GPT2_PATTERN, ByteLevelBPE, load_tokenizer
 from llmkit.tokenizers.base import split_special
 from llmkit.tokenizers.bpe import (
     bpe_encode,
+    bpe_encode_long,
     bytes_to_unicode,
     count_pairs,
     count_words,
@@ -58,6 +61,61 @@ def test_cl100k_pattern_equals_tiktoken(small):
     theirs = tiktoken.Encoding("c", pat_str=CL100K_PATTERN, mergeable_ranks=ranks(ours), special_tokens={})
     different = [s for s in strings() if ours.encode(s) != theirs.encode_ordinary(s)]
     assert not different, different[:3]
+
+
+def test_cl100k_on_digits_and_line_ends_equals_both_libraries():
+    """With merges inside numbers and punctuation, so that every part of the pattern shows in the ids."""
+    tiktoken = pytest.importorskip("tiktoken")
+    numbers = " ".join(str(n * n) for n in range(3000)) + "!!\n\n??\n;\n" * 50
+    ours = ByteLevelBPE.train(numbers, 700, CL100K_PATTERN)
+    assert ours.tokens("1234567") == ["123", "456", "7"]
+    theirs = tiktoken.Encoding("c", pat_str=CL100K_PATTERN, mergeable_ranks=ranks(ours), special_tokens={})
+    fast, rng = ours.fast(), random.Random(5)
+    texts = ["".join(rng.choice("0123456789 !?;\n") for _ in range(rng.randrange(1, 25))) for _ in range(4000)]
+    for text in texts + strings():
+        assert ours.encode(text) == theirs.encode_ordinary(text) == fast.encode(text).ids, text
+
+
+def test_long_words_take_no_longer_than_they_should(of_gpt2):
+    """The readable bpe_encode would take seconds for this one; the heap gives the same ids."""
+    word = "".join(random.Random(1).choice("abcdefghij") for _ in range(20_000))
+    began = time.perf_counter()
+    ids = of_gpt2.encode(word)
+    assert time.perf_counter() - began < 2 and of_gpt2.decode(ids) == word
+    for length in (1, 2, 13, 40, 300):
+        part = [of_gpt2._byte_ids[b] for b in word[:length].encode()]
+        assert bpe_encode(part, of_gpt2._merges_by_id) == bpe_encode_long(part, of_gpt2._merges_by_id)
+    assert bpe_encode_long([], {}) == []
+
+
+@given(st.lists(st.integers(0, 2), max_size=14), st.permutations([(a, b) for a in range(3) for b in range(3)]))
+def test_both_ways_of_encoding_agree(ids, pairs):
+    merges = {pair: 3 + i for i, pair in enumerate(pairs)} | {(3, 4): 12, (4, 4): 13, (12, 0): 14}
+    assert bpe_encode(ids, merges) == bpe_encode_long(ids, merges)
+
+
+def test_tensors_can_be_decoded(small):
+    import torch
+
+    ids = small.encode("Once<|endoftext|>", special="all")
+    assert small.decode(torch.tensor(ids)) == small.decode(ids) == "Once<|endoftext|>"
+    assert small.encode("Once<|endoftext|>", special="<|endoftext|>") == ids
+    assert small.decode([small.ids[b"\xc3"]]) == "\ufffd", "half a character"
+
+
+def test_digits_one_by_one_equal_the_library(small, tmp_path):
+    """SmolLM2's pre-tokenizer: Digits, then GPT-2's pattern between them."""
+    data = small.to_json()
+    digits = {"type": "Digits", "individual_digits": True}
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, data["pre_tokenizer"]]}
+    data["added_tokens"] = []
+    path = write_json(tmp_path / "tokenizer.json", data)
+    ours, library = load_tokenizer(path), hf.Tokenizer.from_file(str(path))
+    rng = random.Random(6)
+    texts = ["".join(rng.choice("ab  12.\n") for _ in range(rng.randrange(1, 20))) for _ in range(4000)]
+    for text in texts + strings()[:4000]:
+        if "<|endoftext|>" not in text:
+            assert ours.encode(text) == library.encode(text).ids, text
 
 
 def test_every_string_comes_back(of_gpt2, small):
@@ -116,7 +174,7 @@ def test_ids_that_do_not_grow_with_the_merges(small):
 
 def test_the_table_of_bytes():
     table = bytes_to_unicode()
-    assert table == {b: chr(c) for b, c in zip(range(256), map(ord, table.values()), strict=True)}
+    assert table[ord("!")] == "!" and table[ord("\n")] == "Ċ" and table[0] == "Ā" and table[255] == "ÿ"
     assert len(set(table.values())) == 256 and all(c.isprintable() and c != " " for c in table.values())
     assert set(table.values()) == set(hf.pre_tokenizers.ByteLevel.alphabet())
 
@@ -160,7 +218,15 @@ def test_saving_and_loading(small, tmp_path):
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)] + [b"a"], []), "same piece under two ids"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [(b"a", b"b")]), r"merge 0 \(b'a', b'b'\) needs b'ab'"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"": 300}), "needs a name"),
-        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"a": 9, "b": 9}), "same id"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"<a>": 97}), "ordinary piece 'a'"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"<a>": -1}), "the id -1"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"<a>": 10**12}), "from 0 up"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], r"\w+"), "or text is lost"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], r"(\w+)|[\s\S]"), "no groups"),
+        (
+            lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"a": 300, "b": 300}),
+            "has the id 300",
+        ),
     ],
 )
 def test_what_cannot_be_a_tokenizer_is_refused(make, words):

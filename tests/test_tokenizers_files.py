@@ -42,6 +42,12 @@ JSON_DAMAGE = {
     "'vocab' is missing": lambda d: d["model"].pop("vocab"),
     "entry 'model' is missing": lambda d: d.pop("model"),
     "type 'Markov'": lambda d: d["model"].__setitem__("type", "Markov"),
+    "added token '<x>' is not special": lambda d: d["added_tokens"].append({"id": 400, "content": "<x>"}),
+    "setting ignore_merges": lambda d: d["model"].__setitem__("ignore_merges", True),
+    "setting normalizer": lambda d: d.__setitem__("normalizer", {"type": "NFC"}),
+    "steps .* are not supported": lambda d: d.__setitem__(
+        "pre_tokenizer", {"type": "Split", "pattern": {"Regex": r"\s+"}, "behavior": "Removed"}
+    ),
     "pre-tokenizer step": lambda d: d.__setitem__("pre_tokenizer", {"type": "Whitespace"}),
     "non-empty object": lambda d: d["model"].__setitem__("vocab", []),
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 import regex
 import tokenizers
 
+MOST_IDS = 10_000_000  # a damaged file must not ask for more memory than any vocabulary needs
+
 
 class TokenizerFileError(ValueError):
     """A tokenizer file that cannot be used; the message names the file and the reason."""
@@ -35,15 +37,19 @@ class Tokenizer:
     """Text to ids and back. A family gives encode_ordinary, decode_ordinary, the list of pieces and to_json.
 
     pieces          piece of each id as text for display; None for an id that is not in use
-    special_tokens  name -> id; an id may also be an ordinary piece's number, never an ordinary piece's meaning
+    special_tokens  name -> id; no ordinary piece may have the same id, unless it has the same name
     """
 
     def __init__(self, pieces: Sequence[str | None], special_tokens: dict[str, int] | None = None):
         self.pieces = list(pieces)
         self.special_tokens = dict(special_tokens or {})
         for name, i in self.special_tokens.items():
-            if not name:
+            if not isinstance(name, str) or not name:
                 raise ValueError("a special token needs a name of at least one character")
+            if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < MOST_IDS:
+                raise ValueError(f"the special token {name!r} has the id {i!r}; a number from 0 up was expected")
+            if i < len(self.pieces) and self.pieces[i] not in (None, name):
+                raise ValueError(f"the special token {name!r} has the id {i} of the ordinary piece {self.pieces[i]!r}")
             self.pieces += [None] * (i + 1 - len(self.pieces))
             self.pieces[i] = name
         self._special_names = {i: name for name, i in self.special_tokens.items()}
@@ -80,7 +86,9 @@ class Tokenizer:
         Raises ValueError for a name that is no special token and for a text with a lone surrogate.
         """
         check_text(text)
-        allowed = self.special_tokens.keys() if special == "all" else special
+        if isinstance(special, str):
+            special = list(self.special_tokens) if special == "all" else [special]
+        allowed = set(special)
         for name in allowed:
             if name not in self.special_tokens:
                 raise ValueError(f"{name!r} is no special token here; they are {sorted(self.special_tokens)}")
@@ -95,7 +103,7 @@ class Tokenizer:
         Raises ValueError for an id outside the vocabulary.
         """
         text, run = [], []
-        for i in ids:
+        for i in map(int, ids):  # also the elements of a tensor
             self.id_to_piece(i)  # names an id that does not exist
             if i in self._special_names:
                 text += [self.decode_ordinary(run)] if run else []

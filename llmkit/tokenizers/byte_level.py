@@ -8,11 +8,13 @@ from llmkit.tokenizers.base import Tokenizer, check_text
 from llmkit.tokenizers.bpe import (
     GPT2_PATTERN,
     bpe_encode,
+    bpe_encode_long,
     bytes_to_unicode,
     count_words,
     train_bpe,
 )
 
+LONG_WORD = 12  # bytes from which on the heap is faster
 CACHE_SIZE = 500_000  # words; beyond, the cache begins anew, so that endless text does not fill the memory
 
 
@@ -52,7 +54,13 @@ class ByteLevelBPE(Tokenizer):
         self._made = [self.ids[left + right] for left, right in self.merges]
         self._byte_ids = [self.ids[bytes([b])] for b in range(256)]
         self.pattern = pattern
-        self._split = regex.compile(pattern).findall
+        compiled = regex.compile(pattern)
+        sample = "The cat's 12345 toys, né 猫!\n\t  x_y \x00"
+        if compiled.groups or "".join(compiled.findall(sample)) != sample:
+            raise ValueError(
+                f"the pattern {pattern!r} must have no groups and match every part of a text, or text is lost"
+            )
+        self._split = compiled.findall
         self._cache: dict[str, list[int]] = {}
         # bpe_encode wants a smaller id for an earlier merge. In most vocabularies ids grow with the merges; where
         # they do not, merging works on ids of its own that do.
@@ -107,9 +115,11 @@ class ByteLevelBPE(Tokenizer):
         return ids
 
     def _encode_word(self, word: str) -> list[int]:
+        data = word.encode("utf-8")
+        encode = bpe_encode if len(data) <= LONG_WORD else bpe_encode_long
         if self._in_order:
-            return bpe_encode([self._byte_ids[b] for b in word.encode("utf-8")], self._merges_by_id)
-        return [self._to_id[i] for i in bpe_encode(list(word.encode("utf-8")), self._merges_by_id)]
+            return encode([self._byte_ids[b] for b in data], self._merges_by_id)
+        return [self._to_id[i] for i in encode(data, self._merges_by_id)]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of ids; a single token may be part of a character."""

@@ -58,11 +58,14 @@ def llama2(messages: Sequence[Message], prompt: bool = False) -> list[Piece]:
     system, rest = "", list(messages)
     if rest and rest[0]["role"] == "system":
         system = f"<<SYS>>\n{rest.pop(0)['content']}\n<</SYS>>\n\n"
+    if not rest:
+        raise ValueError("Llama 2's system message stands inside the first user message; there is none")
     pieces = []
     for i, message in enumerate(rest):
         wanted = "user" if i % 2 == 0 else "assistant"
         if message["role"] != wanted:
-            raise ValueError(f"Llama 2 wants user and assistant in turn; message {i} is from {message['role']!r}")
+            at = i + len(messages) - len(rest)
+            raise ValueError(f"Llama 2 wants user and assistant in turn; message {at} is from {message['role']!r}")
         content = message["content"].strip()
         if wanted == "user":
             pieces += [Piece("<s>", True), Piece(f"[INST] {system if i == 0 else ''}{content} [/INST]")]
@@ -81,6 +84,9 @@ def encode_chat(
 
     prompt   end with the beginning of an assistant's turn, for a model to go on
 
+    Headers and contents are encoded apart, so that a prompt's ids are the beginning of the whole conversation's. Where
+    a content begins with white space, transformers' apply_chat_template, which encodes them together, may give others.
+
     Raises ValueError for an unknown template or role, an empty conversation, a message without content, and a
     template whose control tokens the tokenizer does not have.
     """
@@ -89,7 +95,11 @@ def encode_chat(
     if not messages:
         raise ValueError("the conversation has no messages")
     for i, message in enumerate(messages):
-        if message.get("role") not in ("system", "user", "assistant") or not isinstance(message.get("content"), str):
+        if (
+            not isinstance(message, dict)
+            or message.get("role") not in ("system", "user", "assistant")
+            or not isinstance(message.get("content"), str)
+        ):
             raise ValueError(f"message {i} needs a role (system, user, assistant) and a content: {message}")
     ids: list[int] = []
     mask: list[int] = []

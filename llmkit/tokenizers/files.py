@@ -84,9 +84,9 @@ def _byte_level(vocab: dict, merges: list, special: dict[str, int], pattern: str
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
     _check_ids(vocab, path)
     pieces: list[bytes | None] = [None] * (max(vocab.values()) + 1)
-    special = dict(special)
+    special, made = dict(special), {"".join(m if not isinstance(m, str) else m.split(" ")) for m in merges}
     for text, i in vocab.items():
-        if re.fullmatch(r"<\|.*\|>|<\w+>|</\w+>", text) and text not in special:
+        if re.fullmatch(r"<\|.*\|>|<\w+>|</\w+>", text) and text not in special and text not in made:
             special[text] = i
         elif text not in special:
             if not all(char in byte_of for char in text):
@@ -135,7 +135,12 @@ def _read_tokenizer_json(path: Path) -> Tokenizer:
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise TokenizerFileError(f"{path}: the entry 'model' is missing; is it a tokenizer.json?")
     model = data["model"]
-    special = {token["content"]: token["id"] for token in data.get("added_tokens") or [] if token.get("special")}
+    added = data.get("added_tokens") or []
+    for token in added:
+        if not token.get("special"):
+            raise TokenizerFileError(f"{path}: the added token {token.get('content')!r} is not special: not supported")
+    _no_duplicates([token["content"] for token in added], path)
+    special = {token["content"]: token["id"] for token in added}
     kind = model.get("type")
     if kind == "WordPiece":
         normalizer = data.get("normalizer") or {}
@@ -168,17 +173,29 @@ def _is_byte_level(data: dict) -> bool:
 
 
 def _pattern(data: dict, path: Path) -> str:
-    """The pattern that the pre-tokenizer cuts by."""
-    for step in _steps(data.get("pre_tokenizer")):
-        if step["type"] == "Split" and "Regex" in step.get("pattern", {}):
-            return step["pattern"]["Regex"]
-        if step["type"] == "ByteLevel" and step.get("use_regex", True) and not step.get("add_prefix_space"):
-            return GPT2_PATTERN
-        if step["type"] == "Digits" and step.get("individual_digits"):
-            # Every digit alone, then GPT-2's pattern on the rest (SmolLM2): the same as one pattern of both.
-            return r"\p{N}|" + GPT2_PATTERN.replace(r" ?\p{N}+|", "")
-        raise TokenizerFileError(f"{path}: the pre-tokenizer step {step} is not supported")
-    raise TokenizerFileError(f"{path}: no pre-tokenizer says how text is cut")
+    """The pattern that the pre-tokenizer cuts by; whatever is not understood whole is refused, or ids would differ."""
+    _refuse(data.get("normalizer"), "normalizer", path)
+    for setting in ("ignore_merges", "end_of_word_suffix", "continuing_subword_prefix", "dropout", "unk_token"):
+        _refuse(data["model"].get(setting), setting, path)
+    steps = _steps(data.get("pre_tokenizer"))
+    last = steps[-1] if steps else {}
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or len(steps) > 2:
+        raise TokenizerFileError(f"{path}: the pre-tokenizer steps {steps} are not supported")
+    regex, first = last.get("use_regex", True), steps[0]
+    if len(steps) == 1 and regex:
+        return GPT2_PATTERN
+    whole = first["type"] == "Split" and first.get("behavior") == "Isolated" and not first.get("invert")
+    if whole and not regex and "Regex" in first["pattern"]:
+        return first["pattern"]["Regex"]
+    if first["type"] == "Digits" and first.get("individual_digits") and regex:
+        # Every digit alone (SmolLM2), then GPT-2's pattern between them, where a digit ends a text like its end.
+        return r"\p{N}|" + GPT2_PATTERN.replace(r" ?\p{N}+|", "").replace(r"(?!\S)", r"(?![^\s\p{N}])")
+    raise TokenizerFileError(f"{path}: the pre-tokenizer steps {steps} are not supported")
+
+
+def _refuse(value: Any, name: str, path: Path) -> None:
+    if value:
+        raise TokenizerFileError(f"{path}: the setting {name} = {value} is not supported; ids would differ")
 
 
 def _sentencepiece_bpe(data: dict, special: dict[str, int], path: Path) -> SentencePieceBPE:

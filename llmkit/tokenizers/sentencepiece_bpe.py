@@ -69,7 +69,10 @@ class SentencePieceBPE(SentencePiece):
         return merge_by_score(word, self.scores)
 
     def to_json(self) -> dict:
-        """The merges that the library wants are made from the pieces: every cut of a piece into two others."""
+        """The merges that the library wants are made from the pieces: every cut of a piece into two others.
+
+        In runs of hundreds of spaces, where many cuts have the same score, the library may group them otherwise.
+        """
         merges = []
         for piece, score in self.scores.items():
             cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
