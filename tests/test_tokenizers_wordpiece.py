@@ -61,6 +61,42 @@ def test_training_merges_what_goes_together():
     assert "he" not in pieces
 
 
+def by_definition(words: dict[str, int], n_pieces: int) -> list[str]:
+    """WordPiece training written from its definition: all counts anew before each merge."""
+    split = {word: [c if i == 0 else "##" + c for i, c in enumerate(word)] for word in words}
+    pieces = sorted({p for parts in split.values() for p in parts})
+    while len(pieces) < n_pieces:
+        single = Counter(p for word, parts in split.items() for p in parts for _ in range(words[word]))
+        pairs = Counter(q for word, parts in split.items() for q in pairwise(parts) for _ in range(words[word]))
+        if not pairs:
+            break
+        scores = {q: n / (single[q[0]] * single[q[1]]) for q, n in pairs.items()}
+        left, right = min(scores, key=lambda q: (-scores[q], q))
+        new = left + right.removeprefix("##")
+        pieces += [new] if new not in pieces else []
+        for word, parts in split.items():
+            joined = "\0".join(parts) + "\0"
+            while f"\0{left}\0{right}\0" in "\0" + joined:
+                joined = ("\0" + joined).replace(f"\0{left}\0{right}\0", f"\0{new}\0", 1)[1:]
+            split[word] = joined.split("\0")[:-1]
+    return pieces[:n_pieces]
+
+
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=6), st.integers(1, 9), min_size=1, max_size=8))
+def test_training_does_what_its_definition_says(words):
+    assert train_wordpiece(words, 25) == by_definition(words, 25)
+
+
+def test_case_is_kept_where_the_config_says_so(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\nThe\nthe\n", encoding="utf-8")
+    assert load_tokenizer(tmp_path).encode("The the") == [2, 2]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}', encoding="utf-8")
+    assert load_tokenizer(tmp_path).encode("The the") == [1, 2]
+    load_tokenizer(tmp_path).save(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    assert load_tokenizer(tmp_path).encode("The the") == [1, 2]
+
+
 def test_a_trained_vocabulary_round_trips(tmp_path):
     stories = toyland.stories(40)
     tokenizer = WordPiece.train(stories, 300)
