@@ -1,7 +1,12 @@
 """WordPiece: equal to the tokenizers library with BERT's vocabulary."""
 
+from collections import Counter
+from itertools import pairwise
+
 import pytest
 import tokenizers as hf
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizer_files import bert, strings
 
 from llmkit.data import toyland
