@@ -308,6 +308,7 @@ def viterbi_cases() -> list[Case]:
         ),
         Case("exactly `longest` is allowed", lambda: ("abc", {"abc": -1.0, "a": -9.0}, -50.0, 3)),
     ]
+    cases.append(Case("a long word: trying all cuts would take years", lambda: ("abc" * 20, dict(_ABC))))
     rng = random.Random(5)
     for _ in range(15):
         text = "".join(rng.choice("abc") for _ in range(rng.randrange(1, 9)))
