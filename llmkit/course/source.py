@@ -124,4 +124,13 @@ def names(code: str) -> tuple[set[str], set[str]]:
             visit(child, False)
 
     visit(symtable.symtable(code, "cell", "exec"), True)
-    return bound, used
+    inner = _only_in_comprehensions(ast.parse(code))
+    return bound - inner, used - inner
+
+
+def _only_in_comprehensions(tree: ast.Module) -> set[str]:
+    """Variables of comprehensions: since Python 3.12 symtable counts them among the names around (PEP 709)."""
+    loops = [node.target for node in ast.walk(tree) if isinstance(node, ast.comprehension)]
+    inside = {id(name): name.id for loop in loops for name in ast.walk(loop) if isinstance(name, ast.Name)}
+    stored = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    return set(inside.values()) - {name.id for name in stored if id(name) not in inside}
