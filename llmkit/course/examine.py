@@ -9,6 +9,7 @@ from llmkit.course.compare import Difference, first_difference, show
 from llmkit.course.exercise import Case, Exercise
 from llmkit.course.run import Outcome, OutOfTime, call, own_traceback, seconds
 
+ALIKE = 0.8  # share of cases on which an answer must agree with a known slip to be taken for it
 SLIP_TIME_LIMIT = 1.0  # seconds for a call that only looks for the likely slip
 
 
@@ -121,15 +122,17 @@ def _spoilt_argument(exercise: Exercise, case: Case, arguments: tuple) -> str:
 
 
 def _known_slip(exercise: Exercise, function: Callable, cases: list[Case], failed: Case) -> str:
-    """The message of the known wrong answer that gives the same as the learner's.
+    """The message of the known wrong answer that gives the same as the learner's, or an empty string.
 
-    Agreement on the case that failed is needed; of those that agree, one that agrees on every case is preferred.
+    It must agree on the case that failed and on most others; a guess that misleads is worse than none.
     """
-    agree = {m: wrong for m, wrong in exercise.wrong.items() if _same_outcome(exercise, function, wrong, failed)}
-    for message, wrong in agree.items():
-        if all(_same_outcome(exercise, function, wrong, case) for case in cases):
-            return message
-    return next(iter(agree), "")
+    best, message = ALIKE, ""
+    for said, wrong in exercise.wrong.items():
+        if _same_outcome(exercise, function, wrong, failed):
+            share = sum(_same_outcome(exercise, function, wrong, case) for case in cases) / len(cases)
+            if share > best:
+                best, message = share, said
+    return message
 
 
 def _same_outcome(exercise: Exercise, one: Callable, other: Callable, case: Case) -> bool:

@@ -163,6 +163,7 @@ def encode_cases() -> list[Case]:
         Case("no symbols", lambda: ([], dict(_MERGES))),
         Case("no merges", lambda: ([1, 2, 3], {})),
         Case("a pair with the smallest ids that was learned late", lambda: ([1, 2, 5], {(2, 5): 8, (1, 2): 9})),
+        Case("the dict is in another order than the ids", lambda: ([1, 2, 3], {(1, 2): 11, (2, 3): 10})),
         Case("a pair with the smallest ids that was learned early", lambda: ([1, 2, 3], {(1, 2): 10, (2, 3): 11})),
     ]
     rng = random.Random(3)
@@ -196,6 +197,12 @@ def encode_one_pass(ids, merges):
     ids = list(ids)
     possible = [(merges[p], p) for p in zip(ids, ids[1:], strict=False) if p in merges]
     return merge(ids, min(possible)[1], min(possible)[0]) if possible else ids
+
+
+def encode_in_dict_order(ids, merges):
+    for pair, new_id in merges.items():
+        ids = merge(ids, pair, new_id)
+    return ids
 
 
 def encode_smallest_pair_first(ids, merges):
@@ -527,6 +534,7 @@ EXERCISES = [
             "the leftmost pair is merged first; it must be the pair that was learned first": encode_leftmost_first,
             "the pair learned last is merged first: a smaller id was learned earlier": encode_latest_first,
             "only one merge was made; go on until none is possible": encode_one_pass,
+            "the merges are tried in the order of the dict; what counts is the id, smaller ones first": encode_in_dict_order,
             "the pair with the smallest symbols is merged first; compare the ids that pairs become": (
                 encode_smallest_pair_first
             ),
