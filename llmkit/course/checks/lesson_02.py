@@ -365,6 +365,20 @@ def viterbi_last_wins(text, log_probs, unk=-math.inf, longest=16):
     return pieces[::-1], best[-1]
 
 
+def viterbi_large_number_for_infinity(text, log_probs, unk=-math.inf, longest=16):
+    best, begin = [0.0] + [-1e9] * len(text), [0] * (len(text) + 1)
+    for end in range(1, len(text) + 1):
+        for start in range(max(0, end - longest), end):
+            score = log_probs.get(text[start:end], unk if end - start == 1 else -math.inf)
+            if best[start] + score > best[end]:
+                best[end], begin[end] = best[start] + score, start
+    pieces, end = [], len(text)
+    while end:
+        pieces.append(text[begin[end] : end])
+        end = begin[end]
+    return pieces[::-1], best[-1]
+
+
 def viterbi_pieces_only(text, log_probs, unk=-math.inf, longest=16):
     return viterbi(text, log_probs, unk, longest)[0]
 
@@ -575,6 +589,9 @@ EXERCISES = [
             "the pieces come out backwards: you walk from the end, so turn the list around": viterbi_reversed,
             "of equal cuts the one with the longer last piece wins: replace only what is strictly better": viterbi_last_wins,
             "return both: the pieces and their log-probability": viterbi_pieces_only,
+            "a text that cannot be cut gives ([], -inf): begin with -math.inf, not with a large negative number": (
+                viterbi_large_number_for_infinity
+            ),
         },
     ),
     Exercise(
