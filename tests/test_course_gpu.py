@@ -33,12 +33,27 @@ def test_smoke_size_on_the_cpu(without_gpu, monkeypatch):
     assert section() == ("cpu", 2)
 
 
+def test_smoke_size_also_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(module, "gpu", lambda: torch.device("cuda"))
+    monkeypatch.setenv("LLMKIT_GPU_SMOKE", "1")
+    assert section() == ("cpu", 2)
+
+
+def test_a_gpu_can_be_switched_off(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert module.gpu() == torch.device("cuda")
+    monkeypatch.setenv("LLMKIT_GPU", "off")
+    assert module.gpu() is None
+
+
 def test_full_size_on_a_gpu(monkeypatch):
+    monkeypatch.delenv("LLMKIT_GPU_SMOKE", raising=False)
     monkeypatch.setattr(module, "gpu", lambda: torch.device("cuda"))
     assert section() == ("cuda", 1000)
 
 
 def test_an_mps_that_computes_wrongly_is_not_used(monkeypatch):
+    monkeypatch.delenv("LLMKIT_GPU", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(module, "_computes_correctly", lambda device: False)

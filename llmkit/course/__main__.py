@@ -85,6 +85,7 @@ def _run(module: str, *arguments: str, environment: dict[str, str] | None = None
 
 
 def main(arguments: list[str] | None = None) -> int:
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # ● is not in every Windows code page
     parser = argparse.ArgumentParser(prog="python -m llmkit.course", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():

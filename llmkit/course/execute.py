@@ -27,9 +27,8 @@ def execute(notebook: NotebookNode, master: Path, time_limit: int = 300) -> floa
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        environment = dict(os.environ, LLMKIT_ANSWERS=folder)
+        environment = dict(os.environ, LLMKIT_ANSWERS=folder, LLMKIT_GPU="off")
         environment.pop("LLMKIT_GPU_SMOKE", None)
-        environment["CUDA_VISIBLE_DEVICES"] = ""  # stored outputs are the CPU's
         client = NotebookClient(
             notebook,
             timeout=time_limit,

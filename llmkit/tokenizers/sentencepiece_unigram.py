@@ -63,6 +63,12 @@ class Unigram(SentencePiece):
         return fast
 
     def to_json(self) -> dict:
+        """The content of tokenizer.json.
+
+        Read by the library itself, without fast(), it gives other ids for texts that contain a control piece's name,
+        and, with a character map, for letters with several marks: the library looks for all pieces in the text, and
+        maps clusters of characters where SentencePiece maps characters.
+        """
         model = {
             "type": "Unigram",
             "unk_id": self.unk_id,
