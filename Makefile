@@ -11,7 +11,7 @@ help:            ## this list
 	@grep -E '^[a-z-]+: ' Makefile | sed 's/ *##/\t/; s/://' | expand -t 14
 
 lab:             ## open lesson 01 in JupyterLab (PORT=8888, BROWSER=0 to serve only)
-	@$(RUN) lab PORT=$(PORT) BROWSER=$(BROWSER)
+	@$(RUN) lab "PORT=$(PORT)" "BROWSER=$(BROWSER)"
 
 test:            ## everything that must hold: lint, notebooks, nbval, pytest
 	@$(RUN) test

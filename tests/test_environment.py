@@ -30,7 +30,7 @@ def test_make_with_only_an_old_python_says_so(tmp_path):
     old.write_text(
         "#!/bin/sh\n"
         f'if [ "$1" = "-c" ]; then exit 1; fi\n'
-        f'exec {sys.executable} -c "import sys, runpy; sys.version_info = (3, 9, 2); sys.argv = sys.argv[1:]; '
+        f'exec "{sys.executable}" -c "import sys, runpy; sys.version_info = (3, 9, 2); sys.argv = sys.argv[1:]; '
         'runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
     )
     old.chmod(0o755)

@@ -20,6 +20,9 @@ OLDEST = (3, 11)
 GIGABYTES = 4  # what torch, Jupyter and the rest take, with room for pip's downloads
 
 
+COMMANDS = ("ensure", "test", "lint", "notebooks", "bench", "progress", "clean")
+
+
 class Problem(Exception):
     """Something that the person at the keyboard can mend; the message says what and how."""
 
@@ -71,6 +74,7 @@ def is_ready():
 
 def run(command, what):
     """Run quietly; on failure show the end of what it printed."""
+    print(what + " ...", flush=True)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if done.returncode:
         printed = done.stdout.decode("utf-8", "replace").strip()
@@ -99,6 +103,8 @@ def ensure():
         return
     check_disk()
     print("Making .venv for the course: a few minutes and about %d GB, once." % GIGABYTES, flush=True)
+    if os.path.exists(STAMP):
+        os.remove(STAMP)  # first: a .venv that cannot be removed whole must not count as made
     shutil.rmtree(VENV, ignore_errors=True)
     run([sys.executable, "-m", "venv", VENV], "Making the environment")
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -114,7 +120,7 @@ def ensure():
 def lab(port, browser):
     check_port(port)
     ensure()
-    lesson = os.path.join("lessons", "01_next_token.ipynb")
+    lesson = "lessons/01_next_token.ipynb"  # part of an address, so with / on Windows too
     where = ["--ServerApp.port_retries=0", "--ServerApp.root_dir=" + ROOT, "--LabApp.default_url=/lab/tree/" + lesson]
     command = [PYTHON, "-m", "jupyter", "lab", "--port=%d" % port] + where
     if os.name != "nt" and os.geteuid() == 0:
@@ -129,9 +135,11 @@ def main(arguments):
             raise Problem("%s is no checkout of llmkit: pyproject.toml is missing." % ROOT)
         if name == "lab":
             port = settings.get("PORT") or "8888"
-            if not port.isdigit():
+            if not port.isdecimal():
                 raise Problem("PORT=%s is no number." % port)
             return lab(int(port), settings.get("BROWSER") != "0")
+        if name not in COMMANDS:
+            raise Problem("There is no command %r; there are %s." % (name, ", ".join(("lab",) + COMMANDS)))
         ensure()
         if name == "ensure":
             return 0
