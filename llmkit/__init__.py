@@ -1,3 +1,16 @@
 """llmkit: the package that the LLM foundations course builds, one lesson at a time."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+_FUNCTIONS = {"from_pretrained": "llmkit.checkpoints.pretrained", "save_pretrained": "llmkit.checkpoints.pretrained"}
+
+
+def __getattr__(name: str) -> Any:
+    """from_pretrained and save_pretrained, imported when asked for: a lesson about counting needs no models."""
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_FUNCTIONS[name]), name)

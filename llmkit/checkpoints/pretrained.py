@@ -1,0 +1,75 @@
+"""from_pretrained and save_pretrained: whole models in Hugging Face's folder layout."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json, save_safetensors, write_json
+from llmkit.checkpoints.weights import WeightsError, load_weights, stored_weights
+from llmkit.models import FAMILIES, family_of
+from llmkit.tokenizers.base import Tokenizer
+from llmkit.tokenizers.files import load_tokenizer
+
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")
+
+
+def from_pretrained(
+    name: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> tuple[nn.Module, Tokenizer | None]:
+    """A model in evaluation mode and its tokenizer, from a folder or from the Hugging Face Hub.
+
+    name    a folder with config.json and safetensors, or a Hub name such as "HuggingFaceTB/SmolLM2-135M"
+    dtype   convert the weights; None keeps what is stored
+    result  (model, tokenizer); the tokenizer is None where the folder has none
+
+    The model is built without memory and each tensor is put in its place as it is read. Raises WeightsError for a
+    missing, left-over or misshapen tensor, a damaged file, or a model_type that llmkit does not have.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = _download(str(name))
+    config = read_json(folder / "config.json")
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is None:
+        raise WeightsError(
+            f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not one of {', '.join(FAMILIES)}"
+        )
+    try:
+        ours = family.config.from_hf(config)
+    except KeyError as error:
+        raise WeightsError(f"{folder / 'config.json'} has no {error.args[0]!r}") from None
+    except ValueError as error:
+        raise WeightsError(f"{folder / 'config.json'}: {error}") from None
+    with torch.device("meta"):
+        model = family.build(ours)
+    load_weights(model, family.weights(ours), SafetensorsFolder(folder), family.ignore, dtype)
+    tokenizer = load_tokenizer(folder) if any((folder / file).exists() for file in TOKENIZER_FILES) else None
+    return model.eval().to(device), tokenizer
+
+
+def save_pretrained(
+    model: Any, folder: str | Path, tokenizer: Tokenizer | None = None, max_shard_bytes: int = 5 * 10**9
+) -> None:
+    """Write config.json and safetensors (and the tokenizer) as transformers reads them."""
+    family = family_of(model.config)
+    folder = Path(folder)
+    save_safetensors(stored_weights(model, family.weights(model.config)), folder, max_shard_bytes)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    write_json({**model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}, folder / "config.json")
+    if tokenizer is not None:
+        tokenizer.save(folder / "tokenizer.json")
+
+
+def _download(name: str) -> Path:
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or name.startswith(("/", ".", "~")) or "\\" in name:
+        raise WeightsError(f"{name} is neither a folder nor a Hub name (owner/model)")
+    from huggingface_hub import snapshot_download  # comes with datasets and tokenizers; only needed here
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the hub's library raises dozens of kinds
+        raise WeightsError(f"{name} could not be fetched from the Hub: {error}") from error

@@ -1,0 +1,170 @@
+"""Where each of our parameters lives in somebody else's file, as a table that can be read in both directions.
+
+A table is keyed by *our* name, with {} for layer and expert numbers, and its value says how to read it there:
+
+    {"transformer.blocks.{}.attn.q_proj.weight": Copy("model.layers.{}.self_attn.q_proj.weight"), …}
+
+Loading asks for every parameter of the model once, by the learner's own name, so that nothing can be forgotten.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmkit.layers.rope import halves_to_pairs, pairs_to_halves
+
+Parts = dict[str, Any]  # what is being written: a tensor, or the list of a fused tensor's parts
+
+
+class WeightsError(ValueError):
+    """A checkpoint that does not fit the model: says which tensor, what was found, what was wanted."""
+
+
+class Copy:
+    """The tensor as it is; of several spellings the first that is there is read, and the first is written."""
+
+    def __init__(self, *names: str):
+        self.names = names
+
+    def source(self, checkpoint: Mapping[str, Tensor], numbers: list[str]) -> str:
+        """The name in the file; raises WeightsError when no spelling is there."""
+        spelled = [name.format(*numbers) for name in self.names]
+        for name in spelled:
+            if name in checkpoint:
+                return name
+        raise WeightsError(f"the checkpoint has no {' and no '.join(spelled)}")
+
+    def read(self, checkpoint: Mapping[str, Tensor], numbers: list[str]) -> Tensor:
+        return self.load(checkpoint[self.source(checkpoint, numbers)])
+
+    def write(self, value: Tensor, parts: Parts, numbers: list[str]) -> None:
+        parts[self.names[0].format(*numbers)] = self.store(value)
+
+    def load(self, stored: Tensor) -> Tensor:
+        return stored
+
+    def store(self, value: Tensor) -> Tensor:
+        return value
+
+
+class Transpose(Copy):
+    """GPT-2's Conv1D keeps (in, out) where Linear keeps (out, in)."""
+
+    def load(self, stored: Tensor) -> Tensor:
+        return stored.t()
+
+    def store(self, value: Tensor) -> Tensor:
+        return value.t()
+
+
+class PairsToHalves(Copy):
+    """Rows of q or k for rotation by neighbours there, by halves here (layers/rope.py)."""
+
+    def __init__(self, *names: str, n_heads: int):
+        super().__init__(*names)
+        self.n_heads = n_heads
+
+    def load(self, stored: Tensor) -> Tensor:
+        return pairs_to_halves(stored, self.n_heads)
+
+    def store(self, value: Tensor) -> Tensor:
+        return halves_to_pairs(value, self.n_heads)
+
+
+class Chunk(Copy):
+    """Part i of n of a fused Conv1D, cut along its last axis: c_attn holds q, k and v side by side."""
+
+    def __init__(self, *names: str, i: int, n: int):
+        super().__init__(*names)
+        self.i, self.n = i, n
+
+    def load(self, stored: Tensor) -> Tensor:
+        return stored.chunk(self.n, dim=-1)[self.i].t() if stored.dim() == 2 else stored.chunk(self.n)[self.i]
+
+    def write(self, value: Tensor, parts: Parts, numbers: list[str]) -> None:
+        name = self.names[0].format(*numbers)
+        parts.setdefault(name, [None] * self.n)[self.i] = value.t() if value.dim() == 2 else value
+
+
+Table = Mapping[str, Copy]
+
+
+def weight_and_bias(ours: str, *theirs: str, how: type[Copy] = Copy, **options: Any) -> dict[str, Copy]:
+    """Two rows of a table: `ours.weight` and `ours.bias`.
+
+    >>> list(weight_and_bias("norm", "ln_f"))
+    ['norm.weight', 'norm.bias']
+    """
+    return {f"{ours}.{kind}": how(*(f"{name}.{kind}" for name in theirs), **options) for kind in ("weight", "bias")}
+
+
+def split_numbers(name: str) -> tuple[str, list[str]]:
+    """A parameter's template and its numbers.
+
+    >>> split_numbers("blocks.3.mlp.experts.7.up_proj.weight")
+    ('blocks.{}.mlp.experts.{}.up_proj.weight', ['3', '7'])
+    """
+    number = r"(?<=\.)\d+(?=\.)"
+    return re.sub(number, "{}", name), re.findall(number, name)
+
+
+def load_weights(
+    model: nn.Module, table: Table, checkpoint: Mapping[str, Tensor], ignore: str = "", dtype: torch.dtype | None = None
+) -> None:
+    """Fill every parameter of the model from the checkpoint.
+
+    checkpoint   name -> tensor; asked for one tensor at a time, so that it can stay on disk
+    ignore       regular expression for names in the checkpoint that are no weights
+    dtype        convert to this; None keeps what is stored
+
+    Raises WeightsError, before the model is of any use, for a missing, left-over, misshapen or integer tensor.
+    """
+    wanted = dict(model.named_parameters())  # a tied matrix comes once
+    used = set()
+    for name, parameter in wanted.items():
+        template, numbers = split_numbers(name)
+        entry = table[template]
+        try:
+            source = entry.source(checkpoint, numbers)
+            stored = checkpoint[source]
+        except WeightsError as error:
+            raise WeightsError(f"{name}: {error}. Is this checkpoint of the kind that config.json says?") from None
+        used.add(source)
+        if not stored.is_floating_point():
+            raise WeightsError(f"{name}: {source} holds {stored.dtype}, not floating-point weights")
+        try:
+            value = entry.load(stored)
+        except RuntimeError:
+            value = stored
+        if value.shape != parameter.shape:
+            raise WeightsError(
+                f"{name}: config.json asks for {tuple(parameter.shape)}, but {source} is {tuple(stored.shape)}"
+            )
+        _assign(model, name, parameter, value.to(dtype or value.dtype))
+    left = sorted(key for key in checkpoint if key not in used and not (ignore and re.search(ignore, key)))
+    if left:
+        raise WeightsError(f"the checkpoint holds {len(left)} tensors that this model has no place for: {left[0]}, …")
+
+
+def _assign(model: nn.Module, name: str, parameter: nn.Parameter, value: Tensor) -> None:
+    """Put the tensor itself in the place of the (perhaps meta) parameter, wherever that is shared."""
+    new = nn.Parameter(value.contiguous(), requires_grad=parameter.requires_grad)
+    for module in model.modules():
+        for key, own in module._parameters.items():
+            if own is parameter:
+                module._parameters[key] = new
+
+
+def stored_weights(model: nn.Module, table: Table) -> dict[str, Tensor]:
+    """The model's parameters under the other format's names: the inverse of load_weights."""
+    parts: Parts = {}
+    for name, parameter in model.named_parameters():
+        template, numbers = split_numbers(name)
+        table[template].write(parameter.detach(), parts, numbers)
+    return {
+        name: (torch.cat(value, dim=-1) if isinstance(value, list) else value).contiguous()
+        for name, value in parts.items()
+    }
