@@ -1,0 +1,1 @@
+"""Choosing tokens: samplers, the generation loop, beam search, speculative decoding."""
