@@ -1,0 +1,1 @@
+"""Losses, optimisers, schedules and the loop."""

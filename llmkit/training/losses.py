@@ -1,0 +1,43 @@
+"""What training makes smaller. B texts of T tokens, V tokens in the vocabulary."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100  # a target that is not counted: padding, prompts
+
+
+def next_token_loss(logits: Tensor, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """Mean nats a token of predicting each token from those before it.
+
+    logits          (B, T, V); logits[:, t] predict ids[:, t + 1], so the last ones are not used
+    ids             (B, T)
+    attention_mask  (B, T), false for padding, which is not counted
+    """
+    targets = ids[:, 1:]
+    if attention_mask is not None:
+        targets = targets.masked_fill(~attention_mask[:, 1:].bool(), IGNORE)
+    return cross_entropy(logits[:, :-1], targets)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean of -log P(target) in nats over the targets that are not -100; computed in float32.
+
+    logits (..., V), targets (...) -> scalar. Raises ValueError when every target is -100, where the mean is 0 / 0.
+    """
+    if not (targets != IGNORE).any():
+        raise ValueError("every target is -100, so there is nothing to take a loss of")
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE)
+
+
+def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
+    """(B, T, V), (B, T) -> (B, T - 1): log P of each token but the first, given those before it."""
+    return logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+def z_loss(logits: Tensor) -> Tensor:
+    """Mean of log² Z, Z the softmax's denominator: pulls logits to where the denominator is 1.
+
+    PaLM adds 1e-4 of it. Source: Chowdhery et al. 2022, section 5.
+    """
+    return logits.float().logsumexp(-1).square().mean()

@@ -1,0 +1,111 @@
+"""AdamW by hand, the learning-rate schedule, clipping."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class AdamW:
+    """Adam with decoupled weight decay: each parameter moves by its mean gradient over the root of its mean square.
+
+    groups         dicts with "params" and "weight_decay" (see `decay_groups`)
+    lr             step size; a schedule may set `optimizer.lr` before each step
+    betas          how slowly the two running means forget
+    eps            added to the root, outside it
+
+    Equal to torch.optim.AdamW. Sources: Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+    ):
+        self.groups = [dict(group) for group in groups]
+        self.lr, self.betas, self.eps = lr, betas, eps
+        self.step_count = 0
+        self.mean: dict[Tensor, Tensor] = {}
+        self.square: dict[Tensor, Tensor] = {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self.step_count += 1
+        for group in self.groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            for p in parameters:
+                if p not in self.mean:
+                    self.mean[p], self.square[p] = torch.zeros_like(p), torch.zeros_like(p)
+            adamw_update(
+                parameters, [p.grad for p in parameters],
+                [self.mean[p] for p in parameters], [self.square[p] for p in parameters],
+                self.step_count, self.lr, self.betas, self.eps, group.get("weight_decay", 0.0),
+            )  # fmt: skip
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for group in self.groups:
+            for p in group["params"]:
+                p.grad = None
+
+
+def adamw_update(
+    parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor],
+    step: int, lr: float, betas: tuple[float, float], eps: float, weight_decay: float,
+) -> None:  # fmt: skip
+    """One AdamW step in place on lists of tensors; torch's _foreach functions do a whole list in one call.
+
+    For each p with gradient g: p shrinks by lr * weight_decay; mean and square move towards g and g²; both began
+    at 0, so they are divided by 1 - beta^step; then p moves by lr * mean / (root of square + eps).
+    """
+    if not parameters:
+        return
+    beta1, beta2 = betas
+    torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+    torch._foreach_lerp_(means, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_div_(roots, math.sqrt(1 - beta2**step))
+    torch._foreach_add_(roots, eps)
+    torch._foreach_addcdiv_(parameters, means, roots, -lr / (1 - beta1**step))
+
+
+def decay_groups(model: nn.Module, weight_decay: float = 0.1) -> list[dict]:
+    """Matrices decay, vectors (biases, norms) do not. Source: nanoGPT `configure_optimizers`."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def warmup_cosine(step: int, n_steps: int, peak: float, warmup: int = 0, floor: float = 0.1) -> float:
+    """The learning rate of step 0, 1, …: a straight line up to `peak`, then half a cosine down to floor * peak.
+
+    Step `warmup` is the first at the peak, step `n_steps` would be the first at the floor.
+
+    >>> [round(warmup_cosine(s, 10, 1.0, warmup=2, floor=0.0), 2) for s in (0, 1, 2, 6, 10)]
+    [0.33, 0.67, 1.0, 0.5, 0.0]
+    """
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, n_steps - warmup))
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients so that their joint length is at most max_norm; gives the length before.
+
+    Raises FloatingPointError when it is not finite: a step with such gradients would ruin the model.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradients' norm is {norm}: lower the learning rate, or look for a bad batch")
+    if norm > max_norm:
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
+    return norm
