@@ -1,6 +1,5 @@
 """What training makes smaller. B texts of T tokens, V tokens in the vocabulary."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
