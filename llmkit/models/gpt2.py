@@ -75,6 +75,27 @@ def gpt2(config: GPT2Config) -> CausalLM:
     return model
 
 
+def count_params(config: GPT2Config) -> int:
+    """The number of parameters, by arithmetic: what `gpt2(config).n_params()` counts.
+
+    The output matrix is the token embedding's, so it is counted once. Every Linear and LayerNorm has a bias.
+
+    >>> count_params(GPT2Config())
+    124439808
+    """
+    V, T, C, L, d_ff = (
+        config.vocab_size,
+        config.max_len,
+        config.d_model,
+        config.n_layers,
+        config.d_ff or 4 * config.d_model,
+    )
+    attention = 4 * (C * C + C)  # q, k, v and the output
+    mlp = C * d_ff + d_ff + d_ff * C + C
+    norms = 2 * 2 * C  # two a block, weight and bias
+    return V * C + T * C + L * (attention + mlp + norms) + 2 * C
+
+
 IGNORE = r"\.attn\.(masked_)?bias$|^lm_head\.weight$"  # old files carry the causal mask, some the tied matrix
 
 

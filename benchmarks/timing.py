@@ -1,0 +1,23 @@
+"""Measure two things side by side."""
+
+import time
+from collections.abc import Callable
+
+
+def interleaved(first: Callable, second: Callable, repeats: int = 7) -> tuple[float, float]:
+    """The shortest time of each in seconds; they take turns, after one run each to warm up."""
+    first(), second()
+    best = [float("inf"), float("inf")]
+    for _ in range(repeats):
+        for i, function in enumerate((first, second)):
+            start = time.perf_counter()
+            function()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best[0], best[1]
+
+
+def report(name: str, ours: float, theirs: float, required: float) -> None:
+    """One line; a ratio above 1 means that llmkit is faster."""
+    ratio = theirs / ours
+    verdict = "ok" if ratio >= required else f"below {required:.1f}x"
+    print(f"{name:34} llmkit {ours:7.3f} s   transformers {theirs:7.3f} s   {ratio:.2f}x  {verdict}")
