@@ -60,6 +60,8 @@ def test_a_wrong_answer_gives_llmkits_own_back(tmp_path, capsys):
 def test_an_answer_by_hand(capsys):
     assert check(0.1, "1.1") == find("1.1").reference()
     assert "not it" in capsys.readouterr().out
+    assert check("1/4", "1.1") == find("1.1").reference()
+    assert "'1/4' is a text; write it without the quotes" in capsys.readouterr().out
     assert check(None, "1.1") == find("1.1").reference()
     assert "not written yet" in capsys.readouterr().out
     assert check(0.25, "1.1") == 0.25
@@ -136,6 +138,22 @@ def test_what_cannot_be_written_down_is_said(tmp_path, capsys):
     mine = learners(source, tmp_path)
     assert check(mine) is mine, "the answer is right all the same"
     assert "not kept for later lessons: it uses 'handle'" in capsys.readouterr().out
+
+
+def test_names_of_its_own_are_not_taken_for_globals(tmp_path, capsys):
+    """Parameters, locals and loop variables, each also the name of a global that an earlier cell made."""
+    source = (
+        "counts, total, n, i, token = object(), 330, 5, object(), object()\nSTART = '<start>'\n\n"
+        "def count_ngrams(documents, n):\n    counts = {}\n    for document in documents:\n"
+        "        padded = [START for i in range(n - 1)] + [token for token in document]\n"
+        "        for i, token in enumerate(document):\n"
+        "            seen = counts.setdefault(tuple(padded[i : i + n - 1]), {})\n"
+        "            total = seen.get(token, 0)\n            seen[token] = total + 1\n    return counts\n"
+    )
+    check(learners(source, tmp_path, "count_ngrams"))
+    assert "not kept" not in capsys.readouterr().out
+    kept = answers.read(lesson(1))["1.2"]
+    assert kept.startswith("START = '<start>'\n\ndef count_ngrams(") and answers.load(find("1.2"), kept)
 
 
 def test_solutions_and_llmkits_own_functions_are_not_kept(tmp_path):

@@ -1,6 +1,7 @@
 """Running a learner's function: time limit, traceback, printing, gradients, comparison."""
 
 import math
+import random
 import re
 import time
 from collections import Counter
@@ -105,8 +106,67 @@ def test_an_argument_changed_in_place_is_told():
         return items
 
     report = examine(exercise, in_place)
-    assert "argument 0 was changed in place" in str(report)
+    assert "the value is right, but the argument 'items' was changed in place" in str(report)
     assert examine(exercise, lambda items: sorted(items)).right
+
+
+@pytest.mark.parametrize("ending", ["return items[:2]", "return items['x']"])
+def test_an_argument_changed_in_place_is_told_before_what_came_of_it(ending):
+    cases = [Case("three", lambda: ([3, 1, 2],)), Case("four", lambda: ([4, 3, 1, 2],))]
+    namespace = {}
+    exec(f"def spoils(items):\n    items.sort()\n    {ending}", namespace)
+    said = str(examine(_exercise(sorted_copy, cases), namespace["spoils"]))
+    assert "0 of 2 cases pass." in said
+    wrong = "expected 3 items, got 2" if "2" in ending else "TypeError"
+    assert said.index("the argument 'items' was changed in place; work on a copy") < said.index(wrong)
+    assert "value is right" not in said
+
+
+def test_all_cases_are_counted_and_the_first_failure_is_shown():
+    cases = [Case(f"up to {n}", lambda n=n: (list(range(n, 0, -1)),)) for n in range(1, 9)]
+    report = examine(_exercise(sorted_copy, cases), lambda items: sorted(items) if len(items) not in (3, 5) else items)
+    assert "6 of 8 cases pass.\n  fails on: up to 3 ([3, 2, 1])" in str(report)
+
+
+def test_cases_are_not_counted_for_longer_than_the_time_limit():
+    cases = [Case(f"case {n}", lambda n=n: ([n],)) for n in range(50)]
+    calls = []
+
+    def slow_and_wrong(items):
+        calls.append(items)
+        time.sleep(0.1)
+        return items[1:] if items[0] else items
+
+    start = time.monotonic()
+    said = str(examine(_exercise(sorted_copy, cases, time_limit=0.5), slow_and_wrong))
+    assert time.monotonic() - start < 3
+    passed, untried = map(int, re.search(r"(\d+) of 50 cases pass, (\d+) not tried", said).groups())
+    assert passed == 1 and 40 <= untried <= 47 and "fails on: case 1 " in said
+
+    def endless(items):
+        while items != [2]:
+            pass
+        return items
+
+    said = str(examine(_exercise(sorted_copy, cases, time_limit=0.2), endless))
+    assert "0 of 50 cases pass, 49 not tried" in said and "so it was stopped" in said
+
+
+def test_a_function_that_changes_its_mind_is_told():
+    cases = [Case("three", lambda: ([3, 1, 2],)), Case("four", lambda: ([3, 1, 2, 4],))]
+    exercise = _exercise(sorted_copy, cases, wrong={"unsorted": lambda items: items})
+
+    def shuffles(items):
+        return random.sample(items, len(items))
+
+    def remembers(items, kept=[]):  # noqa: B006
+        kept.extend(items)
+        return kept
+
+    for answer in (shuffles, remembers):
+        assert "called again with the same arguments" in str(examine(exercise, answer))
+    for answer in (lambda items: items, lambda items: items[:1], lambda items: items[9]):
+        assert "called again" not in str(examine(exercise, answer))
 
 
 def test_slowness_is_told_only_where_it_matters():
@@ -163,7 +223,8 @@ def test_not_written_yet_is_not_wrong():
         raise NotImplementedError("exercise 0.1")
 
     report = examine(_exercise(sorted_copy, [Case("three", lambda: ([3],))]), stub)
-    assert report.state == "not written" and "hint 1 of 2: one" in str(report)
+    assert report.state == "not written"
+    assert "one" not in str(report) and 'hint("0.1")' in str(report), "hints open when they are asked for"
 
 
 SAME = [

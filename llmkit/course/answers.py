@@ -1,7 +1,6 @@
 """What the learner wrote, kept as source: answers/01_next_token.py, one `# %%` section an exercise."""
 
 import ast
-import builtins
 import inspect
 import linecache
 import os
@@ -16,6 +15,7 @@ from typing import Any
 from llmkit.course import session
 from llmkit.course.exercise import Exercise
 from llmkit.course.lessons import Lesson, lesson
+from llmkit.course.source import names
 
 SECTION = re.compile(r"^# %% (\d+\.\d+) (\w+)[^\n]*\n", re.MULTILINE)
 _GOOGLE_DRIVE = Path("/content/drive/MyDrive")
@@ -85,13 +85,13 @@ def _write_section(of: Lesson, exercise: Exercise, source: str) -> None:
     """Rewrite the lesson's file with this section replaced; written aside first, so that nothing is lost."""
     folder = answers_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    names = {exercise.number: exercise.name}
+    titles = {exercise.number: exercise.name}
     path = folder / f"{of.name}.py"
     if path.exists():
-        names |= dict(SECTION.findall(path.read_text(encoding="utf-8"))) | names
+        titles |= dict(SECTION.findall(path.read_text(encoding="utf-8"))) | titles
     sections = read(of) | {exercise.number: source}
     ordered = sorted(sections, key=lambda number: [int(part) for part in number.split(".")])
-    text = "\n\n".join(f"# %% {number} {names[number]}\n{sections[number]}\n" for number in ordered)
+    text = "\n\n".join(f"# %% {number} {titles[number]}\n{sections[number]}\n" for number in ordered)
     aside = path.with_suffix(".tmp")
     aside.write_text(f"# My answers to lesson {of.name}, kept by llmkit.\n\n{text}", encoding="utf-8")
     aside.replace(path)
@@ -115,7 +115,7 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
     elif isinstance(value, types.FunctionType | type) and _is_own(value):
         source = textwrap.dedent(inspect.getsource(value))
         needed[name] = ""  # so that a function that calls itself ends here
-        for used in _global_names(source):
+        for used in sorted(names(source)[1]):
             namespace = getattr(value, "__globals__", None) or vars(sys.modules[value.__module__])
             if used != name and used in namespace:
                 _collect(used, namespace[used], needed)
@@ -133,12 +133,6 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
 def _is_own(value: Any) -> bool:
     """Written by the learner (in a cell or a loaded answer), not imported from a package."""
     return value.__module__ == "__main__" or value.__module__.startswith("answer_")
-
-
-def _global_names(source: str) -> list[str]:
-    tree = ast.parse(source)
-    loads = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
-    return [name for name in dict.fromkeys(loads) if not hasattr(builtins, name)]
 
 
 def _survives_repr(value: Any) -> bool:

@@ -1,73 +1,87 @@
-"""The check itself: try the cases in order, stop at the first that fails, say what is wrong."""
+"""The check itself: try the cases, show the first that fails, say what is wrong."""
 
 import inspect
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
+from llmkit.course import report
 from llmkit.course.compare import Difference, first_difference, show
 from llmkit.course.exercise import Case, Exercise
+from llmkit.course.report import Report
 from llmkit.course.run import Outcome, OutOfTime, call, own_traceback, seconds
 
 ALIKE = 0.8  # share of cases on which an answer must agree with a known slip to be taken for it
 SLIP_TIME_LIMIT = 1.0  # seconds for a call that only looks for the likely slip
 
 
-@dataclass
-class Report:
-    """What the check found. `lines` is what the learner reads."""
+@dataclass(frozen=True)
+class Try:
+    """One case, what the learner's function gave for it, and what is wrong with that (empty where nothing is)."""
 
-    exercise: Exercise
-    state: str  # "right", "wrong" or "not written"
-    lines: list[str] = field(default_factory=list)
-    slip: str = ""  # the known mistake that it looks like
-
-    @property
-    def right(self) -> bool:
-        return self.state == "right"
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines)
+    case: Case
+    got: Outcome
+    problem: str
 
 
 def examine(exercise: Exercise, answer: Any) -> Report:
-    """The check itself, without side effects: tries the cases in order and stops at the first that fails."""
+    """The check itself, without side effects: tries all cases, in order, and shows the first that fails."""
     if exercise.by_hand:
         return _examine_by_hand(exercise, answer)
     if not callable(answer):
-        text = f"expected a function, got {type(answer).__name__}: {show(answer)}"
-        return _wrong(exercise, text)
+        return report.wrong(exercise, f"expected a function, got {type(answer).__name__}: {show(answer)}")
     mismatch = _signature_problem(exercise.original(), answer)
-    return _wrong(exercise, mismatch) if mismatch else _examine_function(exercise, answer)
+    return report.wrong(exercise, mismatch) if mismatch else _examine_function(exercise, answer)
 
 
 def _examine_by_hand(exercise: Exercise, answer: Any) -> Report:
     """Never says what the value should be: that would give the answer away."""
     if answer is None:
-        return _not_written(exercise)
+        return report.not_written(exercise)
     if first_difference(exercise.reference(), answer, exercise.tolerance) is None:
-        return Report(exercise, "right", [f"{_head(exercise)}: right."])
+        return report.right(exercise)
     for message, wrong in exercise.wrong.items():
         if first_difference(wrong(), answer, exercise.tolerance) is None:
-            lines = [f"{_head(exercise)}: not yet.", *_indented(f"looks like: {message}"), _next(exercise)]
-            return Report(exercise, "wrong", lines, message)
-    return _wrong(exercise, f"{show(answer)} is not it")
+            return report.wrong(exercise, slip=message)
+    if isinstance(answer, str) and not isinstance(exercise.reference(), str):
+        return report.wrong(exercise, f"{show(answer)} is a text; write it without the quotes")
+    return report.wrong(exercise, f"{show(answer)} is not it")
 
 
 def _examine_function(exercise: Exercise, function: Callable) -> Report:
-    cases = exercise.cases()
-    for passed, case in enumerate(cases):
+    cases, tries = exercise.cases(), []
+    enough = time.monotonic() + exercise.time_limit
+    for case in cases:
         arguments = case.make()
         got = call(function, arguments, exercise.time_limit, exercise.gradients)
-        if got.not_written:
-            return _not_written(exercise)
-        problem = _problem(exercise, case, arguments, got)
-        if problem:
-            endless = isinstance(got.error, OutOfTime)  # comparing would run it again and again
-            slip = "" if endless else _known_slip(exercise, function, cases, case)
-            return _report_case(exercise, case, problem, slip, passed, len(cases), got.printed)
+        failed = any(one.problem for one in tries)
+        if got.not_written and not failed:
+            return report.not_written(exercise)
+        tries.append(Try(case, got, _problem(exercise, case, arguments, got)))
+        if isinstance(got.error, OutOfTime) or (failed and time.monotonic() > enough):
+            break  # after the first failure cases are only counted, and nobody should wait long for that
+    if any(one.problem for one in tries):
+        return _failed(exercise, function, cases, tries)
     slow = exercise.max_slowdown and _slowness(exercise, function, cases[-1])
-    return _wrong(exercise, slow) if slow else _right(exercise, len(cases))
+    return report.wrong(exercise, slow) if slow else report.right(exercise)
+
+
+def _failed(exercise: Exercise, function: Callable, cases: list[Case], tries: list[Try]) -> Report:
+    """How many cases pass, and what is wrong with the first that does not."""
+    first = next(one for one in tries if one.problem)
+    case, got = first.case, first.got
+    passed = sum(not one.problem for one in tries)
+    untried = len(cases) - len(tries)
+    count = f"{passed} of {len(cases)} cases pass" + (f", {untried} not tried" if untried else "") + "."
+    where = f"fails on: {case.label} ({', '.join(show(a, 40) for a in case.make())})"
+    slip = remark = ""
+    if not isinstance(got.error, OutOfTime):  # else looking for it would run the endless loop again and again
+        slip = _known_slip(exercise, function, cases, case)
+        remark = "" if slip else _unsteadiness(exercise, function, case)
+    printed = "it printed: " + show(got.printed, 200) if got.printed else ""
+    return report.wrong(exercise, where, first.problem, remark, slip=slip, printed=printed, count=count)
 
 
 def _problem(exercise: Exercise, case: Case, arguments: tuple, got: Outcome) -> str:
@@ -75,21 +89,23 @@ def _problem(exercise: Exercise, case: Case, arguments: tuple, got: Outcome) -> 
     if isinstance(got.error, OutOfTime):
         where = own_traceback(got.error)
         return f"still running after {exercise.time_limit:g} s, so it was stopped:\n{where}"
-    expected = call(exercise.original(), case.make(), gradients=exercise.gradients)
+    expected = call(exercise.original(), theirs := case.make(), gradients=exercise.gradients)
+    wrong = _outcome_problem(exercise, case, expected, got)
+    spoilt = _spoilt_argument(exercise, case.make(), arguments, theirs)
+    if not spoilt:
+        return wrong
+    return f"{spoilt}\n{wrong}" if wrong else f"the value is right, but {spoilt}"
+
+
+def _outcome_problem(exercise: Exercise, case: Case, expected: Outcome, got: Outcome) -> str:
     if expected.error is not None:  # a bad input: the reference refuses it, so should the learner's
         return _error_problem(expected.error, got)
     if got.error is not None:
         return f"it raised an exception:\n{own_traceback(got.error)}"
     if exercise.compare:
-        text = exercise.compare(expected.value, got.value, case.make())
-        if text:
-            return text
-    else:
-        difference = first_difference(expected.value, got.value, exercise.tolerance)
-        difference = difference or _gradient_difference(exercise, expected, got)
-        if difference:
-            return str(difference)
-    return _spoilt_argument(exercise, case, arguments)
+        return exercise.compare(expected.value, got.value, case.make()) or ""
+    difference = first_difference(expected.value, got.value, exercise.tolerance)
+    return str(difference or _gradient_difference(exercise, expected, got) or "")
 
 
 def _error_problem(expected: BaseException, got: Outcome) -> str:
@@ -110,14 +126,13 @@ def _gradient_difference(exercise: Exercise, expected: Outcome, got: Outcome) ->
     return None
 
 
-def _spoilt_argument(exercise: Exercise, case: Case, arguments: tuple) -> str:
+def _spoilt_argument(exercise: Exercise, untouched: tuple, arguments: tuple, theirs: tuple) -> str:
     """Did the call change what it was given, where the reference does not?"""
-    untouched = case.make()
-    call(exercise.original(), theirs := case.make())
-    for i, (before, after, allowed) in enumerate(zip(untouched, arguments, theirs, strict=True)):
+    names = inspect.signature(exercise.original()).parameters
+    for name, before, after, allowed in zip(names, untouched, arguments, theirs, strict=False):
         plain = isinstance(before, list | dict | set) or hasattr(before, "shape")
         if plain and first_difference(before, after, 0.0) and not first_difference(before, allowed, 0.0):
-            return f"the value is right, but argument {i} was changed in place; work on a copy"
+            return f"the argument {name!r} was changed in place; work on a copy"
     return ""
 
 
@@ -133,6 +148,21 @@ def _known_slip(exercise: Exercise, function: Callable, cases: list[Case], faile
             if share > best:
                 best, message = share, said
     return message
+
+
+def _unsteadiness(exercise: Exercise, function: Callable, case: Case) -> str:
+    """What to say of a function that gives something else when it is called again, else an empty string."""
+
+    def ten_times() -> list:
+        return [deepcopy(function(*case.make())) for _ in range(10)]  # copies: it may return one thing and fill it
+
+    results = call(ten_times, (), SLIP_TIME_LIMIT).value or [None]
+    if all(first_difference(results[0], other, exercise.tolerance) is None for other in results):
+        return ""
+    return (
+        "called again with the same arguments it gives something else: does it draw random numbers of its own, "
+        "or keep something from the call before?"
+    )
 
 
 def _same_outcome(exercise: Exercise, one: Callable, other: Callable, case: Case) -> bool:
@@ -164,44 +194,3 @@ def _signature_problem(reference: Callable, answer: Callable) -> str:
     except ValueError:  # a built-in without a signature
         return ""
     return ""
-
-
-def _head(exercise: Exercise) -> str:
-    return f"{exercise.number} {exercise.name}"
-
-
-def _right(exercise: Exercise, n_cases: int) -> Report:
-    text = f"right. All {n_cases} cases pass; from here on this notebook runs on your code."
-    return Report(exercise, "right", [f"{_head(exercise)}: {text}"])
-
-
-def _not_written(exercise: Exercise) -> Report:
-    first = [f"  hint 1 of {len(exercise.hints)}: {exercise.hints[0]}"] if exercise.hints else []
-    return Report(exercise, "not written", [f"{_head(exercise)}: not written yet.", *first, _next(exercise)])
-
-
-def _wrong(exercise: Exercise, problem: str) -> Report:
-    lines = [f"{_head(exercise)}: not yet.", *_indented(problem), _next(exercise)]
-    return Report(exercise, "wrong", lines)
-
-
-def _report_case(
-    exercise: Exercise, case: Case, problem: str, slip: str, passed: int, n_cases: int, printed: str
-) -> Report:
-    arguments = ", ".join(show(a, 40) for a in case.make())
-    lines = [f"{_head(exercise)}: not yet. {passed} of {n_cases} cases pass."]
-    lines += [f"  fails on: {case.label} ({arguments})", *_indented(problem)]
-    if slip:
-        lines += _indented(f"looks like: {slip}")
-    if printed:
-        lines += _indented("it printed: " + show(printed, 200))
-    return Report(exercise, "wrong", [*lines, _next(exercise)], slip)
-
-
-def _next(exercise: Exercise) -> str:
-    going_on = "the right value" if exercise.by_hand else f"llmkit's {exercise.name}"
-    return f'  next: hint("{exercise.number}") · going on with {going_on}'
-
-
-def _indented(text: str) -> list[str]:
-    return [f"  {line}" for line in text.splitlines()]

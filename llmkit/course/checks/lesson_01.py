@@ -9,12 +9,13 @@ from torch.nn import functional as F
 
 from llmkit.course.exercise import Case, Exercise
 from llmkit.evaluation.metrics import bits_per_byte
+from llmkit.generation.sampling import pick
 from llmkit.models.ngram import START, count_ngrams
 
 MAT_SENTENCES = (
     "the cat sat on the mat",
     "the dog sat on the rug",
-    "the cat saw the dog",
+    "the cat saw the bird",
     "the dog lay on the mat",
 )
 
@@ -33,6 +34,18 @@ def p_mat_without_sentence_starts() -> float:
     return 2 / (8 - len(MAT_SENTENCES))
 
 
+def p_mat_of_different_words() -> float:
+    return 1 / len(count_ngrams([sentence.split() for sentence in MAT_SENTENCES], 2)[("the",)])
+
+
+def p_mat_once() -> float:
+    return 1 / 8
+
+
+def p_mat_in_percent() -> float:
+    return 100 * p_mat()
+
+
 # --- 1.2 count_ngrams ---
 
 
@@ -42,12 +55,12 @@ def _documents(seed: int, n_documents: int, longest: int) -> list[list[str]]:
 
 
 def counts_cases() -> list[Case]:
-    cat = ["the", "cat", "sat", "on", "the", "mat"]
+    cat = ("the", "cat", "sat", "on", "the", "mat")
     return [
-        Case("bigrams of one sentence", lambda: ([cat], 2)),
+        Case("bigrams of one sentence", lambda: ([list(cat)], 2)),
         Case("two sentences: none reaches into the other", lambda: ([["a", "b"], ["c", "a"]], 2)),
-        Case("trigrams: two START tokens in front", lambda: ([cat], 3)),
-        Case("unigrams: the context is ()", lambda: ([cat], 1)),
+        Case("trigrams: two START tokens in front", lambda: ([list(cat)], 3)),
+        Case("unigrams: the context is ()", lambda: ([list(cat)], 1)),
         Case("an empty document among others", lambda: ([[], ["a"]], 2)),
         Case("documents shorter than n", lambda: ([["a"], ["a", "b"]], 5)),
         Case("no documents", lambda: ([], 2)),
@@ -71,6 +84,15 @@ def counts_context_of_n(documents, n):
     return count_ngrams(documents, n + 1)
 
 
+def counts_context_with_the_token(documents, n):
+    counts = {}
+    for document in documents:
+        padded = [START] * (n - 1) + document
+        for i, token in enumerate(document):
+            counts.setdefault(tuple(padded[i : i + n]), Counter())[token] += 1
+    return counts
+
+
 def counts_one_start(documents, n):
     counts = {}
     for document in documents:
@@ -86,6 +108,10 @@ def counts_only_the_last(documents, n):
 
 def counts_string_contexts(documents, n):
     return {(c[0] if n == 2 else " ".join(c)): seen for c, seen in count_ngrams(documents, n).items()}
+
+
+def counts_bare_contexts(documents, n):
+    return {(context[0] if n == 2 else context): seen for context, seen in count_ngrams(documents, n).items()}
 
 
 # --- 1.3 pick ---
@@ -144,6 +170,14 @@ def pick_last_even_if_impossible(probs, u):
     return list(probs)[-1] if token is None else token
 
 
+def pick_sorted(probs, u):
+    return pick(dict(sorted(probs.items(), key=lambda item: -item[1])), u)
+
+
+def pick_sorted_upwards(probs, u):
+    return pick(dict(sorted(probs.items(), key=lambda item: item[1])), u)
+
+
 # --- 1.4 bits_per_byte ---
 
 
@@ -155,28 +189,50 @@ def bits_cases() -> list[Case]:
         Case("two tokens over four bytes", lambda: ([math.log(0.5), math.log(0.25)], "abcd")),
         Case("letters of two and more bytes", lambda: ([math.log(0.5), math.log(0.25)], "né→")),
         Case("twelve random tokens", lambda: (list(logs), "the cat sat on the mat")),
+        *(Case("random tokens", lambda n=n: (logs[:n], "¿dónde está el gato? →"[:-n])) for n in range(2, 6)),
         Case("an empty text", lambda: ([], "")),
     ]
 
 
+def refuses_no_text(wrong):
+    """A slip in the formula is a slip whether or not the empty text was thought of."""
+
+    def function(log_probs, text):
+        if not text:
+            raise ValueError("empty")
+        return wrong(log_probs, text)
+
+    return function
+
+
+@refuses_no_text
 def bits_per_character(log_probs, text):
     return -math.fsum(log_probs) / math.log(2) / len(text)
 
 
+@refuses_no_text
 def nats_per_byte(log_probs, text):
     return -math.fsum(log_probs) / len(text.encode())
 
 
+@refuses_no_text
 def bits_per_token(log_probs, text):
     return -math.fsum(log_probs) / math.log(2) / len(log_probs)
 
 
+@refuses_no_text
 def bits_with_wrong_sign(log_probs, text):
     return -bits_per_byte(log_probs, text)
 
 
+@refuses_no_text
 def bits_times_ln2(log_probs, text):
     return -math.fsum(log_probs) * math.log(2) / len(text.encode())
+
+
+@refuses_no_text
+def bits_of_the_whole_text(log_probs, text):
+    return -math.fsum(log_probs) / math.log(2)
 
 
 # --- 1.5 witten_bell (find the bug) ---
@@ -211,6 +267,26 @@ def witten_bell_weights_swapped(count, total, distinct, lower):
 
 def witten_bell_one_distinct(count, total, distinct, lower):
     return (count + lower) / (total + 1)
+
+
+def witten_bell_one_share_of_the_lower(count, total, distinct, lower):
+    return (count + lower) / (total + distinct)
+
+
+def witten_bell_total_grown_by_one(count, total, distinct, lower):
+    return (count + distinct * lower) / (total + 1)
+
+
+def witten_bell_without_parentheses(count, total, distinct, lower):
+    return count + distinct * lower / (total + distinct)
+
+
+def witten_bell_without_parentheses_below(count, total, distinct, lower):
+    return (count + distinct * lower) / total + distinct
+
+
+def witten_bell_half_and_half(count, total, distinct, lower):
+    return (count / total + lower) / 2
 
 
 def witten_bell_only_if_unseen(count, total, distinct, lower):
@@ -249,7 +325,7 @@ def gradient_repeated_rows_lost(table, x, y):
     return gradient
 
 
-def gradient_uphill(table, x, y):
+def gradient_downhill(table, x, y):
     return -gradient_not_averaged(table, x, y) / len(x)
 
 
@@ -265,6 +341,20 @@ def gradient_wrong_axis(table, x, y):
 def gradient_per_row_mean(table, x, y):
     counts = torch.bincount(x, minlength=len(table)).clamp(min=1)[:, None]
     return gradient_not_averaged(table, x, y) / counts
+
+
+def gradient_in_all_rows(table, x, y):
+    counts = torch.zeros_like(table).index_put((x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True)
+    return (torch.softmax(table, -1) - counts) / len(x)
+
+
+def gradient_in_rows_of_y(table, x, y):
+    error = torch.softmax(table[x], -1) - F.one_hot(y, table.shape[1])
+    return torch.zeros_like(table).index_add(0, y, error.to(table.dtype) / len(x))
+
+
+def gradient_divided_by_v(table, x, y):
+    return gradient_not_averaged(table, x, y) / len(table)
 
 
 # --- 1.7 continuation_counts ---
@@ -301,6 +391,13 @@ def continuation_always_one(counts):
     return {context: Counter(dict.fromkeys(seen, 1)) for context, seen in lower.items()}
 
 
+def continuation_number_of_followers(counts):
+    lower = {}
+    for context, seen in counts.items():
+        lower.setdefault(context[1:], Counter())[context[0]] += len(seen)
+    return lower
+
+
 EXERCISES = [
     Exercise(
         number="1.1",
@@ -317,6 +414,9 @@ EXERCISES = [
             ),
             'the sentences begin with "the" too, and those count': p_mat_without_sentence_starts,
             'that is how often "the mat" occurs; divide by how often "the" occurs': lambda: 2,
+            "every different word was counted once; a word that follows twice counts twice": p_mat_of_different_words,
+            '"the mat" occurs in more than one sentence': p_mat_once,
+            "that is in percent; as a share it lies between 0 and 1": p_mat_in_percent,
         },
     ),
     Exercise(
@@ -333,9 +433,11 @@ EXERCISES = [
             "the first tokens of a document were not counted; START tokens go in front": counts_without_start,
             "n-grams reach from one document into the next; treat each alone": counts_across_documents,
             "the context has n tokens; an n-gram has n tokens with the last, its context n - 1": counts_context_of_n,
+            "the context holds the token itself; it ends just before it": counts_context_with_the_token,
             "only one START in front; a context has n - 1 tokens, so that many are needed": counts_one_start,
             "each continuation was counted once; add 1 every time it occurs": counts_only_the_last,
             'the contexts are strings; use tuples such as ("the",)': counts_string_contexts,
+            'a context of one token is a tuple too: ("the",), not "the"': counts_bare_contexts,
         },
     ),
     Exercise(
@@ -354,6 +456,8 @@ EXERCISES = [
             "u is compared with each probability alone; compare it with the sum so far": pick_compares_each_alone,
             "nothing is returned when the sum ends just below u": pick_falls_off_the_end,
             "a token of probability 0 came back": pick_last_even_if_impossible,
+            "the tokens were sorted; they own the interval in the order in which they come": pick_sorted,
+            "the tokens were sorted, the least probable first; keep the order in which they come": pick_sorted_upwards,
         },
     ),
     Exercise(
@@ -372,6 +476,7 @@ EXERCISES = [
             "that is bits a token: divide by the number of bytes": bits_per_token,
             "the sign: log-probabilities are negative, bits are positive": bits_with_wrong_sign,
             "multiplied by ln 2: there are more bits than nats, so divide": bits_times_ln2,
+            "those are the bits of the whole text: divide by the number of bytes": bits_of_the_whole_text,
         },
     ),
     Exercise(
@@ -394,6 +499,15 @@ EXERCISES = [
                 witten_bell_weights_swapped
             ),
             "the shorter context weighs `distinct`, not 1": witten_bell_one_distinct,
+            "the numerator: the shorter context weighs `distinct` there too, not 1": witten_bell_one_share_of_the_lower,
+            "the denominator: `distinct` observations came on top, not one": witten_bell_total_grown_by_one,
+            "parentheses: the whole sum above the line is divided, or a probability is above 1": (
+                witten_bell_without_parentheses
+            ),
+            "parentheses: the whole sum below the line divides, or a probability is above 1": (
+                witten_bell_without_parentheses_below
+            ),
+            "half and half: how much the shorter context weighs depends on `distinct`": witten_bell_half_and_half,
             "seen tokens also get a part of the shorter context's probability": witten_bell_only_if_unseen,
         },
     ),
@@ -411,10 +525,15 @@ EXERCISES = [
         wrong={
             "the sum over pairs, not their mean: divide by N": gradient_not_averaged,
             "when an x occurs twice, only one of its rows was kept: use index_add": gradient_repeated_rows_lost,
-            "the sign: this points uphill": gradient_uphill,
+            "the sign: this points downhill; the gradient points to where the loss grows": gradient_downhill,
             "the target is missing: subtract onehot(y)": gradient_without_target,
             "the softmax runs over the pairs; it must run over the vocabulary, the last axis": gradient_wrong_axis,
             "each row was divided by its own number of pairs; divide everything by N": gradient_per_row_mean,
+            "every row has a softmax; a row counts once for each pair that it occurs in, and 0 times if in none": (
+                gradient_in_all_rows
+            ),
+            "the errors went into the rows of y; they belong into the rows of x": gradient_in_rows_of_y,
+            "divided by V; the mean is over the N pairs": gradient_divided_by_v,
         },
     ),
     Exercise(
@@ -434,6 +553,9 @@ EXERCISES = [
                 continuation_drops_the_last
             ),
             "every pair has 1; add 1 for each different first token": continuation_always_one,
+            "those are the different tokens that follow; count the different first tokens that stand before": (
+                continuation_number_of_followers
+            ),
         },
     ),
 ]
