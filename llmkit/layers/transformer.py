@@ -152,7 +152,7 @@ def init_weights(model: nn.Module, n_layers: int, std: float = 0.02) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             last = name.endswith(("o_proj", "down_proj"))
-            nn.init.normal_(module.weight, std=std / (2 * n_layers) ** 0.5 if last else std)
+            nn.init.normal_(module.weight, std=std / (2 * max(1, n_layers)) ** 0.5 if last else std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):

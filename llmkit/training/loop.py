@@ -86,7 +86,8 @@ def language_model_loss(model: nn.Module, ids: Tensor, attention_mask: Tensor | 
 
 @torch.no_grad()
 def _evaluate(model: nn.Module, evaluate: Callable[[nn.Module], Any]) -> Any:
+    was_training = model.training
     model.eval()
     value = evaluate(model)
-    model.train()
+    model.train(was_training)
     return value
