@@ -5,15 +5,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from llmkit.course import __main__ as commands
 from llmkit.course import environment
 from llmkit.course.environment import Problem
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "llmkit" / "course" / "environment.py"
 
 
 def test_a_python_that_is_too_old_is_named():
@@ -23,8 +24,19 @@ def test_a_python_that_is_too_old_is_named():
     environment.check_python((3, 14, 2))
 
 
+@pytest.fixture
+def copy(tmp_path):
+    """What a fresh clone has of the machinery, in a folder with a space, so that no test can spoil this checkout."""
+    folder = tmp_path / "llm kit"
+    (folder / "llmkit" / "course").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "llmkit/course/environment.py"):
+        shutil.copy(ROOT / name, folder / name)
+    yield folder
+    assert not (folder / ".venv").exists(), "nothing may be installed before it is known that it can work"
+
+
 @pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="needs make")
-def test_make_with_only_an_old_python_says_so(tmp_path):
+def test_make_with_only_an_old_python_says_so(tmp_path, copy):
     """A PATH on which every python answers like an old one, but can run the script."""
     old = tmp_path / "python3"
     old.write_text(
@@ -37,7 +49,7 @@ def test_make_with_only_an_old_python_says_so(tmp_path):
     for name in ("python", "python3.11", "python3.12", "python3.13"):
         (tmp_path / name).symlink_to(old)
     run = subprocess.run(
-        ["make", "test"], cwd=ROOT, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
+        ["make", "test"], cwd=copy, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
     )
     assert run.returncode != 0 and "llmkit needs Python 3.11 or newer, and this is 3.9.2" in run.stderr, run.stderr
 
@@ -48,19 +60,20 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
     environment.check_disk(str(tmp_path), gigabytes=0)
 
 
-def test_a_port_that_is_taken():
+def test_a_port_that_is_taken(copy):
+    script = copy / "llmkit" / "course" / "environment.py"
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
         with pytest.raises(Problem, match=f"Port {port} is taken.*make lab PORT={port + 1}"):
             environment.check_port(port)
-        run = subprocess.run([sys.executable, SCRIPT, "lab", f"PORT={port}"], capture_output=True, text=True)
+        run = subprocess.run([sys.executable, script, "lab", f"PORT={port}"], capture_output=True, text=True)
         assert run.returncode == 1 and f"Port {port} is taken" in run.stderr
     for bad in (0, 70_000):
         with pytest.raises(Problem, match="is no port"):
             environment.check_port(bad)
-    run = subprocess.run([sys.executable, SCRIPT, "lab", "PORT=http"], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, script, "lab", "PORT=http"], capture_output=True, text=True)
     assert run.returncode == 1 and "PORT=http is no number" in run.stderr
 
 
@@ -80,8 +93,9 @@ def test_what_to_do_about_a_failed_install(printed, words):
     assert words in str(problem.value) and printed in str(problem.value) and "Installing failed" in str(problem.value)
 
 
-def test_an_interrupted_install_leaves_no_stamp(tmp_path, monkeypatch):
-    """The commands fail halfway; the next run must begin anew, and a whole run must count."""
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout without an environment; installing is only written down, and fails at the step `fail_at`."""
     for name in ("requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     venv = tmp_path / ".venv"
@@ -90,26 +104,124 @@ def test_an_interrupted_install_leaves_no_stamp(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "STAMP", str(venv / "stamp"))
     monkeypatch.setattr(environment, "PYTHON", sys.executable)
     monkeypatch.setattr(environment, "check_disk", lambda: None)
-    steps = []
+    state = types.SimpleNamespace(folder=tmp_path, venv=venv, commands=[], fail_at=None)
 
     def install(command, what):
-        steps.append(what)
+        state.commands.append(command)
         venv.mkdir(exist_ok=True)
-        if fail_at == len(steps):
+        if state.fail_at == len(state.commands):
             raise Problem(what)
 
     monkeypatch.setattr(environment, "run", install)
-    fail_at = 2
+    return state
+
+
+@pytest.mark.parametrize("fail_at", [1, 2, 3])
+def test_an_interrupted_install_leaves_no_stamp(checkout, fail_at):
+    """A command fails halfway; the next run must begin anew, and a whole run must count."""
+    checkout.fail_at = fail_at
     with pytest.raises(Problem):
         environment.ensure()
     assert not environment.is_ready()
-    steps, fail_at = [], None
+    checkout.commands, checkout.fail_at = [], None
     environment.ensure()
-    assert len(steps) == 3 and environment.is_ready()
+    assert len(checkout.commands) == 3 and environment.is_ready()
     environment.ensure()
-    assert len(steps) == 3, "the second time nothing is done"
-    (tmp_path / "requirements.txt").write_text("torch==0\n")
-    assert not environment.is_ready(), "other requirements make another environment"
+    assert len(checkout.commands) == 3, "the second time nothing is done"
+
+
+def test_torch_is_installed_alone_and_first(checkout):
+    environment.ensure()
+    venv, torch, rest = checkout.commands
+    pinned = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch==")]
+    assert venv[1:3] == ["-m", "venv"] and len(pinned) == 1
+    assert [word for word in torch[torch.index("install") + 1 :] if not word.startswith("-")] == pinned
+    assert "requirements.txt" in rest and any(word.startswith(".") for word in rest)
+
+
+def test_an_environment_is_made_anew_when_what_it_was_made_from_changes(checkout, monkeypatch):
+    environment.ensure()
+    for name in ("requirements.txt", "pyproject.toml"):
+        before = (checkout.folder / name).read_bytes()
+        (checkout.folder / name).write_bytes(before + b"\n# one more line\n")
+        assert not environment.is_ready(), f"another {name} makes another environment"
+        (checkout.folder / name).write_bytes(before.replace(b"\n", b"\r\n"))
+        assert environment.is_ready(), "the line endings of Windows are no change"
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "ROOT", str(checkout.folder) + os.sep + ".")
+        assert not environment.is_ready(), "packages are installed by path"
+    with monkeypatch.context() as patch:
+        patch.setattr(environment.sys, "version_info", (3, 99, 0))
+        assert not environment.is_ready(), "another Python makes another environment"
+    assert environment.is_ready()
+
+
+def test_an_environment_whose_python_is_gone_or_broken_is_made_anew(checkout, monkeypatch):
+    environment.ensure()
+    assert environment.is_ready()
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "PYTHON", str(checkout.venv / "gone" / "python"))
+        assert not environment.is_ready()
+    monkeypatch.setattr(environment.subprocess, "call", lambda *_, **__: 127)
+    assert not environment.is_ready()
+
+
+def test_an_environment_that_cannot_be_removed_does_not_count_as_made(checkout, monkeypatch):
+    """On Windows a running Jupyter holds files open: what is left of .venv must not look finished."""
+    environment.ensure()
+    monkeypatch.setattr(environment.shutil, "rmtree", lambda *_, **__: None)
+    checkout.fail_at = 4
+    with monkeypatch.context() as patch, pytest.raises(Problem):
+        patch.setattr(environment, "is_ready", lambda: False)
+        environment.ensure()
+    assert not environment.is_ready()
+
+
+def test_no_room_is_said_before_anything_is_touched(checkout, monkeypatch):
+    def full():
+        raise Problem("no room")
+
+    checkout.venv.mkdir()
+    (checkout.venv / "stamp").write_text("an older environment")
+    monkeypatch.setattr(environment, "check_disk", full)
+    with pytest.raises(Problem, match="no room"):
+        environment.ensure()
+    assert checkout.commands == [] and (checkout.venv / "stamp").exists()
+
+
+@pytest.mark.parametrize("code", [0, 1, 5])
+def test_the_exit_code_of_a_command_comes_through(checkout, monkeypatch, code):
+    calls = []
+    monkeypatch.setattr(environment, "is_ready", lambda: True)
+    monkeypatch.setattr(environment.subprocess, "call", lambda command, cwd: calls.append((command, cwd)) or code)
+    assert environment.main(["lint"]) == code
+    assert calls == [([sys.executable, "-m", "llmkit.course", "lint"], str(checkout.folder))]
+    assert environment.main(["lab", "PORT=18765", "BROWSER=0"]) == code
+    assert "jupyter" in calls[1][0] and "--no-browser" in calls[1][0]
+
+
+STAGES = ["ruff", "ruff", "llmkit.course.build", "pytest", "pytest"]
+
+
+@pytest.mark.parametrize("failing", range(len(STAGES)))
+def test_make_test_fails_when_one_of_its_stages_fails(monkeypatch, failing):
+    ran = []
+    monkeypatch.setattr(commands, "_run", lambda module, *_, **__: ran.append(module) or int(len(ran) == failing + 1))
+    assert commands.main(["test"]) == 1
+    assert ran == STAGES[: failing + 1], "what comes after a failure is not run"
+
+
+def test_make_test_passes_when_all_stages_do(monkeypatch):
+    ran = []
+    monkeypatch.setattr(commands, "_run", lambda module, *_, **__: ran.append(module) or 0)
+    assert commands.main(["test"]) == 0 and ran == STAGES
+    monkeypatch.setattr(commands, "ROOT", ROOT / "no such folder")
+    assert commands.main(["test"]) == 1, "without a notebook nothing was tested"
+
+
+def test_a_stage_that_fails_gives_its_exit_code():
+    assert commands._run("llmkit.no_such_module") == 1
+    assert commands._run("llmkit.course.build", "99") == 1
 
 
 def test_pins_and_ranges_agree():
