@@ -110,6 +110,15 @@ def test_an_argument_changed_in_place_is_told():
     assert examine(exercise, lambda items: sorted(items)).right
 
 
+def test_what_the_reference_changes_in_place_may_be_changed():
+    def append(items):
+        items.append(0)
+        return len(items)
+
+    exercise = _exercise(append, [Case("three", lambda: ([3, 1, 2],))])
+    assert examine(exercise, lambda items: items.extend([0]) or len(items)).right
+
+
 @pytest.mark.parametrize("ending", ["return items[:2]", "return items['x']"])
 def test_an_argument_changed_in_place_is_told_before_what_came_of_it(ending):
     cases = [Case("three", lambda: ([3, 1, 2],)), Case("four", lambda: ([4, 3, 1, 2],))]
@@ -225,6 +234,17 @@ def test_not_written_yet_is_not_wrong():
     report = examine(_exercise(sorted_copy, [Case("three", lambda: ([3],))]), stub)
     assert report.state == "not written"
     assert "one" not in str(report) and 'hint("0.1")' in str(report), "hints open when they are asked for"
+
+
+def test_half_written_is_wrong_where_the_written_half_is():
+    def half(items):
+        if len(items) > 3:
+            raise NotImplementedError
+        return items
+
+    cases = [Case(f"{n} items", lambda n=n: (list(range(n, 0, -1)),)) for n in (2, 4)]
+    report = examine(_exercise(sorted_copy, cases), half)
+    assert report.state == "wrong" and "0 of 2 cases pass.\n  fails on: 2 items" in str(report)
 
 
 SAME = [
