@@ -10,6 +10,7 @@ from llmkit.data.batches import document_batches, pad
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.training.loop import train
 from llmkit.training.losses import cross_entropy, next_token_loss, token_log_probs, z_loss
+from llmkit.training.muon import Muon, orthogonalize, split_parameters
 from llmkit.training.optim import AdamW, clip_gradients, decay_groups, warmup_cosine
 from llmkit.viz.residual import gradient_norms, logit_lens, record_residual, residual_norms
 from llmkit.viz.training import smooth
@@ -66,6 +67,36 @@ def test_adamw_leaves_parameters_without_gradient_alone():
     before = [p.clone() for p in model.parameters()]
     AdamW(decay_groups(model), lr=1.0).step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_muon_equals_torch():
+    peer_class = getattr(torch.optim, "Muon", None)
+    if peer_class is None:
+        pytest.skip("torch.optim.Muon came with torch 2.9")
+    ours, theirs = tiny(), tiny()
+    matrices, others = split_parameters(theirs)
+    assert len(matrices) == 3 * 6 and all(p.dim() == 2 for p in matrices)
+    assert sum(p.numel() for p in matrices + others) == theirs.n_params()
+    optimizer = Muon(ours, lr=0.02, adamw_lr=1e-3, weight_decay=0.1)
+    peer = peer_class(matrices, lr=0.02, weight_decay=0.1, momentum=0.95)
+    rest = torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    for step in range(5):
+        ids = torch.randint(23, (4, 9), generator=torch.Generator().manual_seed(step))
+        for model, several in ((ours, [optimizer]), (theirs, [peer, rest])):
+            for o in several:
+                o.zero_grad()
+            next_token_loss(model(ids), ids).backward()
+            for o in several:
+                o.step()
+    for (name, a), b, first in zip(ours.named_parameters(), theirs.parameters(), tiny().parameters(), strict=True):
+        assert (a - b).norm() < 0.03 * (b - first).norm(), name  # bfloat16 inside, additions in another order
+
+
+def test_orthogonalize():
+    values = torch.linalg.svdvals(
+        orthogonalize(torch.randn(3, 20, 12, generator=torch.Generator().manual_seed(0))).float()
+    )
+    assert values.min() > 0.5 and values.max() < 1.3
 
 
 def test_clipping_equals_torch():
