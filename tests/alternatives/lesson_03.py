@@ -159,4 +159,7 @@ EQUIVALENT = {
         "1  ->  2 (#2)": "the clamp only keeps the logarithm of 0 out; small distances take the other branch",
         "1  ->  0 (#2)": "the same: what the logarithm of 0 gives is not used",
     },
+    "pairs_to_halves": {
+        "weight.unflatten(0, (n_heads, -1, 2)).transpose(1, 2)  ->  arguments 0 and 1 swapped": "the same two axes",
+    },
 }

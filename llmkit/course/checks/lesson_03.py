@@ -225,7 +225,10 @@ def bucket_cases() -> list[Case]:
         Case("other sizes, encoder", make(range(-90, 90), True, 20, 40)),
         Case("a table (2, 3) of distances", lambda: (torch.tensor([[0, -1, -30], [1, 0, -300]]), True, 16, 100)),
         Case("decoder, the sizes left out: 32 buckets, up to 128", sizes_left_out),
-        Case("everything left out: bidirectional, 32 buckets, up to 128", lambda: (torch.tensor([-500, -100, -20, 0, 3, 20]),)),
+        Case(
+            "everything left out: bidirectional, 32 buckets, up to 128",
+            lambda: (torch.tensor([-500, -100, -20, 0, 3, 20]),),
+        ),
     ]
 
 
