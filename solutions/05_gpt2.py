@@ -183,7 +183,10 @@ assert 1e-4 < worst < 1e-3
 #
 # ## The block, and where the norm goes
 #
-# Here is the block as GPT-2 has it.
+# Here is the block as GPT-2 has it. (`Rotary` is the type of something that GPT-2 does not use.)
+
+# %%
+from llmkit.layers.blocks import Rotary
 
 # %% tags=["show"]
 from llmkit.layers.blocks import PreNormBlock
@@ -317,6 +320,9 @@ assert abs(start_loss - math.log(len(vocabulary))) < 0.2
 #
 # The function below runs, its loss falls, and a model trained with it is worthless. Mend it. The result is the mean over all tokens that are predicted and are not padding, in nats; `attention_mask` may be None. `F.cross_entropy(logits, targets, ignore_index=-100)` leaves out targets of −100.
 
+# %%
+from llmkit.training.losses import IGNORE, cross_entropy  # IGNORE is -100; cross_entropy leaves such targets out
+
 # %% tags=["exercise"]
 from llmkit.training.losses import next_token_loss
 
@@ -406,7 +412,10 @@ show(fig, alt="The learning rate rises in a straight line to 4 thousandths at st
 # %% [markdown]
 # ## The loop
 #
-# Everything is there. The loop that joins it is thirty lines; read it once.
+# Everything is there. The loop that joins it is thirty lines; read it once. (`History` collects the losses, `Batch` is a pair of ids and mask, `_evaluate` calls your function on the model in evaluation mode.)
+
+# %%
+from llmkit.training.loop import Batch, History, _evaluate, language_model_loss
 
 # %% tags=["show"]
 from llmkit.training.loop import train
@@ -438,13 +447,17 @@ print(f"best n-gram (KN, n=5)  {baselines[5]:6.1f}                {closed(baseli
 print(f"the world itself       {exact:6.1f}              100%")
 
 # %% [markdown]
+# Two departures from GPT-2's recipe, both because our model is small and our time short. The token table begins with a standard deviation of 0.3 instead of 0.02: the output matrix is this table, and what a logit can reach is the length of its rows times the length of the normalised $x$, $0.02 \cdot \sqrt{768} \cdot \sqrt{768} \approx 15$ in GPT-2 but only 2 at width 96. And the matrices inside the blocks are moved by **Muon** instead of AdamW, an optimiser of 2024 that lesson 14 takes apart; it needs fewer steps.
+#
 # Write down a guess: after half a minute of training, what share of the way will the small GPT-2 have gone? (0.65 for 65%.)
 
 # %%
 guess = None
 
 # %%
-STEPS, BATCH, RATE = 450, 8, 4e-3
+from llmkit.training.muon import Muon
+
+STEPS, BATCH, RATE = 360, 8, 0.02
 
 
 @torch.no_grad()
@@ -467,9 +480,10 @@ def look(model):
 
 torch.manual_seed(0)
 model = gpt2(SMALL)
+nn.init.normal_(model.transformer.embed.tokens.weight, std=0.3)
 history = train(
-    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, evaluate=look,
-    evaluate_at=[0, STEPS // 8, STEPS // 4, STEPS // 2], progress=False,
+    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, optimizer=Muon(model, RATE, adamw_lr=1e-2),
+    evaluate=look, evaluate_at=[0, STEPS // 8, STEPS // 4, STEPS // 2], progress=False,
 )  # fmt: skip
 reached = nats_per_story(model)
 print(f"{model.n_params():,} parameters, {STEPS} steps: {reached:.1f} nats a story, {closed(reached):.0%} of the way")
@@ -496,7 +510,7 @@ show(
     alt=f"Training loss over {STEPS} steps: it starts at {history.losses[0]:.1f} nats a token, crosses the best n-gram's line at "
     f"{baselines[5] / per_story:.2f} and ends at {sum(history.losses[-20:]) / 20:.2f}; the entropy is {exact / per_story:.2f}.",
 )
-assert reached < baselines[5]
+assert 0.76 < closed(reached) < 0.93
 
 # %% [markdown]
 # What it wrote on the way, each time after "Once there was":

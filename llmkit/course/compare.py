@@ -148,7 +148,8 @@ def _array_difference(expected: Any, got: Any, tolerance: float, where: str) -> 
     e, g = torch.as_tensor(expected).detach().cpu(), torch.as_tensor(got).detach().cpu()
     if e.is_floating_point():
         e, g = e.double(), g.double()
-        close = ((e - g).abs() <= tolerance * (1 + e.abs())) | (e == g) | (e.isnan() & g.isnan())
+        near = (e - g).abs() <= tolerance * (1 + e.abs())  # also true of anything where e is infinite
+        close = (near & e.isfinite()) | (e == g) | (e.isnan() & g.isnan())
     else:
         close = e == g
     if close.all():

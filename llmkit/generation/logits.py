@@ -44,8 +44,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
         return logits  # rounded sums may reach 1 before the last token
     probs, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
     before = probs.cumsum(-1) - probs  # of the more probable tokens
-    drop = before >= p
-    drop[..., 0] = False
+    drop = before >= p  # never the first: nothing is more probable
     return logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
 
 

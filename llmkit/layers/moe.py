@@ -166,32 +166,42 @@ def dead_experts(load: Tensor, below: float = 0.1) -> list[int]:
     return torch.where(load < below / len(load))[0].tolist()
 
 
+def balance_loss(logits: Tensor, top_k: int) -> Tensor:
+    """How unevenly one layer's router spreads the tokens: E * sum over experts of f_e * P_e.
+
+    logits  (N, E) of one layer
+    f_e     choices a token that fell on expert e: how many tokens have it among their top_k, divided by N
+    P_e     the mean over tokens of expert e's probability (softmax over all E)
+    result  scalar, float32; top_k when the load is even, up to E when all tokens go to the same experts
+
+    Counting has no gradient, so the gradient comes through P alone: it lowers the logits of crowded experts.
+    Source: Fedus et al. 2021 (Switch Transformer), equation 4, for more than one choice a token.
+
+    >>> balance_loss(torch.tensor([[9.0, 0.0], [0.0, 9.0]]), top_k=1).item()
+    1.0
+    """
+    probs = logits.float().softmax(-1)
+    chosen = probs.topk(top_k, dim=-1).indices
+    choices = torch.bincount(chosen.flatten(), minlength=logits.size(-1)) / len(logits)  # (E,); sums to top_k
+    return logits.size(-1) * (choices * probs.mean(0)).sum()
+
+
 def load_balancing_loss(
     logits: Sequence[Tensor], top_k: int, attention_mask: Tensor | None = None, per_layer: bool = True
 ) -> Tensor:
-    """E * sum over experts of (choices a token that fell on it) * (its mean probability).
+    """`balance_loss` of all layers.
 
     logits          (N, E) for each layer
     attention_mask  (B, T), N = B * T; padding is not counted
-    per_layer       the mean of the layers' losses (Switch Transformer, equation 4); False pools all layers first,
-                    as transformers does, which lets opposite mistakes of two layers cancel
-    result          scalar; top_k when the load is even, up to E when all goes to the same experts
+    per_layer       the mean of the layers' losses, as in the Switch Transformer; False pools all layers' tokens
+                    first, as transformers does, which lets opposite mistakes of two layers cancel
     """
-    if not per_layer:
-        if attention_mask is not None:
-            attention_mask = attention_mask.repeat(len(logits), 1)
-        logits = [torch.cat(list(logits))]
-    return torch.stack([_balance(layer, top_k, attention_mask) for layer in logits]).mean()
-
-
-def _balance(logits: Tensor, top_k: int, attention_mask: Tensor | None) -> Tensor:
-    n_experts = logits.size(-1)
     if attention_mask is not None:
-        logits = logits[attention_mask.flatten().bool()]
-    probs = logits.float().softmax(-1)
-    chosen = probs.topk(top_k, dim=-1).indices
-    choices = torch.bincount(chosen.flatten(), minlength=n_experts) / len(logits)  # (E,) a token; sums to top_k
-    return n_experts * (choices * probs.mean(0)).sum()
+        kept = attention_mask.flatten().bool()
+        logits = [layer[kept] for layer in logits]
+    if not per_layer:
+        logits = [torch.cat(list(logits))]
+    return torch.stack([balance_loss(layer, top_k) for layer in logits]).mean()
 
 
 def router_z_loss(logits: Sequence[Tensor]) -> Tensor:

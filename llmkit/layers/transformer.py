@@ -113,10 +113,8 @@ class Transformer(nn.Module):
 
     def _positions(self, ids: Tensor, start: int, attention_mask: Tensor | None, documents: Tensor | None) -> Tensor:
         """Where each token stands in its own text: (T,), or (B, T) where texts begin at different places."""
-        if attention_mask is not None:
-            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, start:]
-        index = torch.arange(start, start + ids.size(1), device=ids.device)
-        if documents is None:
+        index = token_positions(ids.size(1), start, attention_mask, ids.device)
+        if documents is None or attention_mask is not None:
             return index
         begins = torch.ones_like(documents, dtype=torch.bool)
         begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -141,6 +139,27 @@ class Transformer(nn.Module):
             bias = self.position_bias(columns.max() + 1 - torch.arange(T, 0, -1, device=columns.device), columns)
             mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         return mask
+
+
+def token_positions(
+    n_new: int, start: int = 0, attention_mask: Tensor | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Where each of the n_new last tokens stands in its own text, counted from 0.
+
+    start           tokens that came before (those in the cache)
+    attention_mask  (B, start + n_new) false for padding, which is not counted; a position in padding is 0 if nothing
+                    stands before it
+    result          (T,) with T = n_new, or (B, T) with a mask, where texts may begin at different places
+
+    >>> token_positions(2, start=3)
+    tensor([3, 4])
+    >>> token_positions(2, start=1, attention_mask=torch.tensor([[True, True, True], [False, True, True]]))
+    tensor([[1, 2],
+            [0, 1]])
+    """
+    if attention_mask is None:
+        return torch.arange(start, start + n_new, device=device)
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, start:]
 
 
 def init_weights(model: nn.Module, n_layers: int, std: float = 0.02) -> None:

@@ -148,7 +148,10 @@ def _mean(log_probs, targets, real=None):
 
 
 def loss_without_shift(logits, ids, attention_mask=None):
-    return _mean(logits.log_softmax(-1), ids, attention_mask)
+    targets = ids
+    if attention_mask is not None:
+        targets = targets.masked_fill(~attention_mask.bool(), -100)
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-100)
 
 
 def loss_shifted_the_other_way(logits, ids, attention_mask=None):
@@ -190,7 +193,10 @@ def size_cases() -> list[Case]:
         Case("GPT-2 small", lambda: (GPT2Config(),)),
         Case("no block at all", lambda: (GPT2Config(vocab_size=11, max_len=7, d_model=4, n_layers=0, n_heads=2),)),
         Case("one tiny block", lambda: (GPT2Config(vocab_size=11, max_len=7, d_model=4, n_layers=1, n_heads=2),)),
-        Case("another width inside", lambda: (GPT2Config(vocab_size=13, max_len=5, d_model=6, n_layers=3, n_heads=2, d_ff=10),)),
+        Case(
+            "another width inside",
+            lambda: (GPT2Config(vocab_size=13, max_len=5, d_model=6, n_layers=3, n_heads=2, d_ff=10),),
+        ),
         Case("GPT-2 XL", lambda: (GPT2Config(d_model=1600, n_layers=48, n_heads=25),)),
     ]
 
