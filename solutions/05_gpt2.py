@@ -103,7 +103,9 @@ fig, axis = figure(height=2.6)
 for gain, line in sizes.items():
     axis.semilogy(line, color=COLORS["control"] if gain == 1.0 else COLORS["bad"])
     axis.text(20.2, line[-1], f"gain {gain}", va="center", fontsize=9)
-axis.set(xlabel="layer", ylabel="standard deviation", title="A small error in scale grows with every layer", xlim=(0, 23))
+axis.set(
+    xlabel="layer", ylabel="standard deviation", title="A small error in scale grows with every layer", xlim=(0, 23)
+)
 axis.set_xticks(range(0, 21, 5))
 show(
     fig,
@@ -248,7 +250,12 @@ draw_losses(
     baselines={"letter frequencies": unigram},
     colors={"norm first": COLORS["good"], "norm last": COLORS["bad"]},
 )
-axis.set(xlabel="step", ylabel="nats a letter", xlim=(0, 82), title="Twelve blocks with the norm last learn letter counts, no more")
+axis.set(
+    xlabel="step",
+    ylabel="nats a letter",
+    xlim=(0, 82),
+    title="Twelve blocks with the norm last learn letter counts, no more",
+)
 ends = {name: sum(losses[-10:]) / 10 for name, losses in depth.items()}
 show(
     fig,
@@ -407,7 +414,10 @@ warmup_cosine = check(warmup_cosine)
 fig, axis = figure(height=2.2)
 axis.plot([warmup_cosine(s, 500, 4e-3, 40, 0.1) * 1e3 for s in range(520)], color=COLORS["model"])
 axis.set(xlabel="step", ylabel="learning rate · 10³", title="Up in 40 steps, down in the other 460")
-show(fig, alt="The learning rate rises in a straight line to 4 thousandths at step 40 and falls along half a cosine to 0.4 thousandths at step 500.")
+show(
+    fig,
+    alt="The learning rate rises in a straight line to 4 thousandths at step 40 and falls along half a cosine to 0.4 thousandths at step 500.",
+)
 
 # %% [markdown]
 # ## The loop
@@ -487,7 +497,9 @@ history = train(
 )  # fmt: skip
 reached = nats_per_story(model)
 print(f"{model.n_params():,} parameters, {STEPS} steps: {reached:.1f} nats a story, {closed(reached):.0%} of the way")
-print(f"gradient norm: {history.gradient_norms[0]:.1f} at the start, {sum(history.gradient_norms[-20:]) / 20:.2f} at the end")
+print(
+    f"gradient norm: {history.gradient_norms[0]:.1f} at the start, {sum(history.gradient_norms[-20:]) / 20:.2f} at the end"
+)
 
 # %%
 fig, axis = figure(height=3.4)
@@ -502,7 +514,9 @@ draw_losses(
 )
 if guess is not None:
     axis.axhline((baselines[1] - guess * (baselines[1] - exact)) / per_story, color=COLORS["guess"], linewidth=1)
-    axis.text(2, (baselines[1] - guess * (baselines[1] - exact)) / per_story, "your guess", color=COLORS["guess"], va="bottom")
+    axis.text(
+        2, (baselines[1] - guess * (baselines[1] - exact)) / per_story, "your guess", color=COLORS["guess"], va="bottom"
+    )
 axis.set(xlabel="step", ylabel="nats a token", xlim=(0, STEPS * 1.22), ylim=(0, None))
 axis.set_title(f"Past the n-grams, {closed(reached):.0%} of the way to the entropy")
 show(
@@ -575,7 +589,9 @@ layers = logit_lens(model, ids)[:, 0, -1].softmax(-1)  # (L + 1, V)
 print(f"after “… {text[-30:]}”")
 for depth, probs in enumerate(layers):
     top = probs.topk(4)
-    words = ", ".join(f"{vocabulary[i].strip()} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True))
+    words = ", ".join(
+        f"{vocabulary[i].strip()} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    )
     print(f"{'embedding' if depth == 0 else f'block {depth}':10} {words}")
 truth = list(toyland.next_word(text).items())[:4]
 print("the world  " + ", ".join(f"{word.strip()} {p:.2f}" for word, p in truth))

@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional as F
 
 from llmkit.course.exercise import Case, Exercise
-from llmkit.layers.mlp import gelu_tanh
 from llmkit.layers.norms import layer_norm
 from llmkit.models.gpt2 import GPT2Config, count_params
 from llmkit.training.losses import next_token_loss
