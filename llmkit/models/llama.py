@@ -135,6 +135,26 @@ def llama(config: Any, mlp: Callable[[], nn.Module] | None = None, qk_norm: bool
     return model
 
 
+def count_params(config: LlamaConfig) -> int:
+    """The number of parameters, by arithmetic: what `llama(config).n_params()` counts.
+
+    There are no biases; a norm has C numbers. q and the output use all n_heads, k and v only n_kv_heads (None: as
+    many as n_heads), each of head_dim (None: C / n_heads) numbers. The MLP is gated: three matrices. The output
+    matrix is the token embedding's when config.tie, else one of its own.
+
+    >>> count_params(LlamaConfig())
+    6738415616
+    """
+    V, C, L, d_ff = config.vocab_size, config.d_model, config.n_layers, config.d_ff
+    head_dim = config.head_dim or C // config.n_heads
+    queries = config.n_heads * head_dim
+    keys = (config.n_kv_heads or config.n_heads) * head_dim
+    attention = 2 * C * queries + 2 * C * keys  # q and output, k and v
+    mlp = 3 * C * d_ff
+    norms = 2 * C
+    return (1 if config.tie else 2) * V * C + L * (attention + mlp + norms) + C
+
+
 IGNORE = r"rotary_emb\.inv_freq$"  # old files carry what is computed
 
 

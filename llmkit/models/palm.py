@@ -7,7 +7,7 @@ head are what from_pretrained reads here, and CohereForCausalLM is what the test
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -34,6 +34,7 @@ class PalmConfig:
     max_len: int = 2048
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    n_kv_heads: ClassVar[int] = 1  # multi-query attention at every size
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "PalmConfig":
