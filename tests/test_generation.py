@@ -270,6 +270,20 @@ def test_speculative_greedy_is_the_targets_text():
     assert result.accepted == result.guessed and result.target_passes == 4  # a perfect draft: five tokens a pass
 
 
+def test_speculative_with_a_sliding_window():
+    """A ring cache cannot take refused guesses back, so these models need another."""
+    options = {"build": llama, "n_kv_heads": 2, "d_ff": 40, "window": 5}
+    target, draft, ids = _model(0, **options), _model(1, **options), torch.tensor([[4, 5, 6]])
+    result = speculative_generate(target, draft, ids, 20, sampler=GREEDY)
+    assert torch.equal(result.ids, generate(target, ids, 20))
+
+
+def test_an_empty_cache_may_be_cut():
+    growing_cache(2).truncate(0)
+    with pytest.raises(ValueError, match="cannot cut"):
+        growing_cache(2).truncate(1)
+
+
 def test_speculative_stops():
     target = _model(0)
     text = generate(target, torch.tensor([[4, 5, 6]]), 20)[0].tolist()

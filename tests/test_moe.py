@@ -6,23 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from llmkit.layers.mlp import GatedMLP
-from llmkit.layers.moe import (
-    MoE,
-    SigmoidRouter,
-    SoftmaxRouter,
+from llmkit.layers.balance import (
     balance_loss,
     balancing_step,
     dead_experts,
-    dispatch_grouped,
-    dispatch_loop,
     expert_load,
     load_balancing_loss,
-    record_routing,
-    route,
     router_z_loss,
     within_capacity,
 )
+from llmkit.layers.mlp import GatedMLP
+from llmkit.layers.moe import MoE, SigmoidRouter, SoftmaxRouter, dispatch_grouped, dispatch_loop, record_routing, route
 from llmkit.models.llama import LlamaConfig, llama
 from llmkit.models.mixtral import MixtralConfig, active_params, mixtral
 

@@ -176,6 +176,9 @@ def test_packed_documents(pair):
     packed = ours(ids, documents=documents)
     assert relative_error(ours(ids[:, :8]), packed[:, :8]) < LIMIT
     assert relative_error(ours(ids[:, 8:]), packed[:, 8:]) < LIMIT
+    padded = torch.tensor([[True] * 17 + [False] * 3])  # packed and padded: positions still begin anew
+    got = ours(ids, attention_mask=padded, documents=documents)
+    assert relative_error(ours(ids[:, 8:17]), got[:, 8:17]) < LIMIT
 
 
 @torch.no_grad()

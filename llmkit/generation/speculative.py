@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.generation.logits import Sampler
+from llmkit.layers.cache import static_cache
 
 
 def acceptance(p: Tensor, q: Tensor) -> Tensor:
@@ -86,7 +87,8 @@ def speculative_generate(
         raise ValueError(f"speculative decoding goes text by text: give one prompt, not {ids.size(0)}")
     sampler = sampler or Sampler()
     end = ids.size(1) + max_new_tokens
-    caches = [model.new_cache(end + n_guesses + 1) for model in (target, draft)]
+    # Not new_cache: a model with a window would make a ring, which cannot take tokens back.
+    caches = [static_cache(len(model.transformer.blocks), end + n_guesses + 1) for model in (target, draft)]
     result = Speculation(ids, 0, 0, 0)
     while result.ids.size(1) < end:
         n = min(n_guesses, end - result.ids.size(1) - 1)

@@ -46,7 +46,8 @@ class LayerCache:
         """Forget all but the first `length` tokens: speculative decoding takes back what was refused."""
         if length > self.length:
             raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
-        self.k, self.v = self.k[..., :length, :], self.v[..., :length, :]
+        if self.k is not None:
+            self.k, self.v = self.k[..., :length, :], self.v[..., :length, :]
         self.length = length
 
 

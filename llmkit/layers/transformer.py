@@ -79,7 +79,8 @@ class Transformer(nn.Module):
         """
         ids             (B, T); with a cache, the tokens that come after those in it
         attention_mask  (B, S) true for tokens, false for padding, over the cached tokens too
-        documents       (B, T) number of the text each token belongs to, for several texts packed into one row
+        documents       (B, T) number of the text each token belongs to, for several texts packed into one row; padding
+                        before a text needs a number of its own
         positions       (T,) or (B, T); by default they count the tokens of each text from 0, padding left out
         """
         start = cache.length if cache is not None else 0
@@ -113,9 +114,9 @@ class Transformer(nn.Module):
 
     def _positions(self, ids: Tensor, start: int, attention_mask: Tensor | None, documents: Tensor | None) -> Tensor:
         """Where each token stands in its own text: (T,), or (B, T) where texts begin at different places."""
-        index = token_positions(ids.size(1), start, attention_mask, ids.device)
-        if documents is None or attention_mask is not None:
-            return index
+        if documents is None:
+            return token_positions(ids.size(1), start, attention_mask, ids.device)
+        index = token_positions(ids.size(1), device=ids.device)
         begins = torch.ones_like(documents, dtype=torch.bool)
         begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
         return index - (index * begins).cummax(-1).values
