@@ -58,7 +58,7 @@ from llmkit.generation.generate import generate
 from llmkit.generation.logits import Sampler
 from llmkit.models.gpt2 import GPT2Config, gpt2
 
-SMALL = GPT2Config(vocab_size=len(vocabulary), max_len=320, d_model=96, n_layers=3, n_heads=3)
+SMALL = GPT2Config(vocab_size=len(vocabulary), max_len=320, d_model=128, n_layers=2, n_heads=4)
 torch.manual_seed(0)
 model = gpt2(SMALL).eval()
 
@@ -80,7 +80,7 @@ print(model)
 # %% [markdown]
 # Read it from the outside in.
 #
-# - `embed`: a table with a vector of $C = 96$ numbers for each token, and a second table with a vector for each position. Their sum is $x$, of shape $(B, T, C)$: $B$ texts, $T$ tokens each.
+# - `embed`: a table with a vector of $C = 128$ numbers for each token, and a second table with a vector for each position. Their sum is $x$, of shape $(B, T, C)$: $B$ texts, $T$ tokens each.
 # - `blocks`: each block reads $x$ and *adds* something to it, twice. $x$ runs through the whole model and is never replaced. It is called the **residual stream**.
 # - `norm` and `lm_head`: at the end a score (logit) for each of the $V$ tokens, at every position.
 #
@@ -337,7 +337,7 @@ from llmkit.training.losses import next_token_loss
 next_token_loss = check(next_token_loss)
 
 # %% [markdown]
-# This is what the bug does. Two models, 60 steps each on the same stories: one with the right loss, one whose position $t$ is asked for token $t$.
+# This is what the bug does. Two models, 40 steps each on the same stories: one with the right loss, one whose position $t$ is asked for token $t$.
 
 # %%
 from llmkit.data.batches import document_batches, pad
@@ -349,13 +349,13 @@ def copying_loss(model, ids, attention_mask):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
-tiny = GPT2Config(vocab_size=len(vocabulary), max_len=320, d_model=64, n_layers=1, n_heads=2)
+tiny = GPT2Config(vocab_size=len(vocabulary), max_len=320, d_model=32, n_layers=1, n_heads=2)
 broken = {}
 for name, loss in (("right", None), ("not shifted", copying_loss)):
     torch.manual_seed(0)
     victim = gpt2(tiny)
     batches = document_batches(train_ids, 8, seed=0, max_len=64)
-    history = train(victim, batches, 60, lr=1e-2, loss=loss, progress=False)
+    history = train(victim, batches, 40, lr=1e-2, loss=loss, progress=False)
     broken[name] = history.losses
     print(f"{name:12} last loss {history.losses[-1]:.2f}: {write(victim, 'Once there was', n=12)}")
 assert broken["not shifted"][-1] < broken["right"][-1]
@@ -457,7 +457,7 @@ print(f"best n-gram (KN, n=5)  {baselines[5]:6.1f}                {closed(baseli
 print(f"the world itself       {exact:6.1f}              100%")
 
 # %% [markdown]
-# Two departures from GPT-2's recipe, both because our model is small and our time short. The token table begins with a standard deviation of 0.3 instead of 0.02: the output matrix is this table, and what a logit can reach is the length of its rows times the length of the normalised $x$, $0.02 \cdot \sqrt{768} \cdot \sqrt{768} \approx 15$ in GPT-2 but only 2 at width 96. And the matrices inside the blocks are moved by **Muon** instead of AdamW, an optimiser of 2024 that lesson 14 takes apart; it needs fewer steps.
+# Two departures from GPT-2's recipe, both because our model is small and our time short. The token table begins with a standard deviation of 0.2 instead of 0.02: the output matrix is this table, and what a logit can reach is the length of its rows times the length of the normalised $x$, $0.02 \cdot \sqrt{768} \cdot \sqrt{768} \approx 15$ in GPT-2 but only 2.6 at width 128. And the matrices inside the blocks are moved by **Muon** instead of AdamW, an optimiser of 2024 that lesson 14 takes apart; it needs fewer steps.
 #
 # Write down a guess: after half a minute of training, what share of the way will the small GPT-2 have gone? (0.65 for 65%.)
 
@@ -467,7 +467,7 @@ guess = None
 # %%
 from llmkit.training.muon import Muon
 
-STEPS, BATCH, RATE = 360, 8, 0.02
+STEPS, BATCH, RATE = 400, 8, 0.04
 
 
 @torch.no_grad()
@@ -490,9 +490,9 @@ def look(model):
 
 torch.manual_seed(0)
 model = gpt2(SMALL)
-nn.init.normal_(model.transformer.embed.tokens.weight, std=0.3)
+nn.init.normal_(model.transformer.embed.tokens.weight, std=0.2)
 history = train(
-    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, optimizer=Muon(model, RATE, adamw_lr=1e-2),
+    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, optimizer=Muon(model, RATE, adamw_lr=1.5e-2),
     evaluate=look, evaluate_at=[0, STEPS // 8, STEPS // 4, STEPS // 2], progress=False,
 )  # fmt: skip
 reached = nats_per_story(model)
@@ -524,10 +524,10 @@ show(
     alt=f"Training loss over {STEPS} steps: it starts at {history.losses[0]:.1f} nats a token, crosses the best n-gram's line at "
     f"{baselines[5] / per_story:.2f} and ends at {sum(history.losses[-20:]) / 20:.2f}; the entropy is {exact / per_story:.2f}.",
 )
-assert 0.76 < closed(reached) < 0.93
+assert 0.7 < closed(reached) < 0.9
 
 # %% [markdown]
-# What it wrote on the way, each time after "Once there was":
+# What it wrote on the way, each time after "Once there was". (The untrained model is worse than the unigram: with the larger token table it is *sure*, and what it is sure of is to say the last token again.)
 
 # %%
 for (step, nats), text in zip(history.evaluations, samples.values(), strict=True):
@@ -544,7 +544,7 @@ names = {*pools["girls"].words, *pools["boys"].words, *pools["towns"].words}
 things = {*pools["things"].words, *pools["animals"].words}
 gaps = {}
 with torch.no_grad():
-    for text, ids in zip(corpus.validation[:100], validation_ids, strict=False):
+    for text, ids in zip(corpus.validation[:60], validation_ids, strict=False):
         row = torch.tensor([ids])
         log_probs = model(row)[0, :-1].log_softmax(-1).gather(-1, row[0, 1:, None]).squeeze(-1).tolist()
         seen = set()
@@ -572,6 +572,7 @@ show(
     f"all other tokens {gaps['all other tokens'][1] / total_gap:.0%}.",
 )
 print(f"repeated names and things: {repeated:.0%} of what is left")
+assert repeated > 0.4
 
 # %% [markdown]
 # Grammar, which word follows which phrase, what may happen in a story: learned. What is left is mostly the memory that lesson 01 missed. To say a name again the model has to find it among a hundred tokens and *copy* it, and copying has to be learned for thousands of names through one and the same set of matrices. It has begun to; it comes late, and all at once (the induction heads of lesson 04 appeared in the same way). Train longer, and this is where the loss goes down.
@@ -601,7 +602,7 @@ print("the world  " + ", ".join(f"{word.strip()} {p:.2f}" for word, p in truth))
 #
 # ## Break it
 #
-# Which parts are needed? The same model, the same 120 steps, with one part taken out each time.
+# Which parts are needed? A small model on letters, 300 steps, with one part taken out each time, measured on letters that it has not read.
 
 
 # %%
@@ -623,12 +624,14 @@ class NoMLP(PreNormBlock):
 def assemble(block=PreNormBlock, C=64, positions=True):
     norm = partial(nn.LayerNorm, C)
     blocks = [block(MultiHeadAttention(C, 2, bias=True), MLP(C, 4 * C), norm) for _ in range(2)]
-    embed = Embedding(len(vocabulary), C, nn.Embedding(320, C) if positions else None)
+    embed = Embedding(len(letters), C, nn.Embedding(64, C) if positions else None)
     model = CausalLM(Transformer(embed, blocks, norm()), None, tie=True)
-    init_weights(model, 2)
+    init_weights(model, 2, std=0.1)
     return model
 
 
+unread = "".join(corpus.validation)[: 64 * 200]
+unread = torch.tensor([letters.index(letter) for letter in unread]).view(200, 64)
 variants = {
     "whole": {},
     "no positions": {"positions": False},
@@ -640,12 +643,13 @@ broken = {}
 for name, options in variants.items():
     torch.manual_seed(0)
     victim = assemble(**options)
-    train(victim, document_batches(train_ids, 8, seed=0, max_len=64), 120, lr=5e-3, progress=False)
-    broken[name] = nats_per_story(victim, [ids[:64] for ids in validation_ids[:40]]) / 63
-    print(f"{name:14} {broken[name]:.2f} nats a token")
+    train(victim, windows(length=64), 300, lr=5e-3, progress=False)
+    with torch.no_grad():
+        broken[name] = next_token_loss(victim(unread), unread).item()
+    print(f"{name:14} {broken[name]:.2f} nats a letter")
 
 # %% [markdown]
-# (Stories cut to 64 tokens, one seed, a short run: large differences mean something, small ones do not. The next lesson repeats such comparisons with several seeds, to see how large the noise is.)
+# (One seed, a short run: large differences mean something, small ones do not. The next lesson repeats such comparisons with several seeds, to see how large the noise is.)
 #
 # ## Real weights
 #
