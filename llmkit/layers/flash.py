@@ -9,7 +9,7 @@ def blockwise_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 64, causal
 
     q        (B, H, T, D);  k, v (B, H, S, D);  scores are scaled by 1 / sqrt(D)
     block    keys read at a time; only (T, block) scores exist at any moment
-    causal   queries are the last T of the S positions
+    causal   queries are the last T of the S positions (T <= S), so each sees a key of the first block
 
     Kept for each query: the largest score so far m, the sum of exp(score - m) so far, and the weighted sum of the
     values so far. When a block brings a larger m, what was summed is shrunk by exp(m_old - m_new).
@@ -27,10 +27,9 @@ def blockwise_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 64, causal
             keys = torch.arange(start, end, device=q.device)
             scores = scores.masked_fill(keys > last_seen, -torch.inf)
         new_largest = torch.maximum(largest, scores.amax(-1, keepdim=True))
-        safe = new_largest.masked_fill(new_largest == -torch.inf, 0.0)  # nothing seen yet: -inf - -inf is NaN
-        weights = torch.exp(scores - safe)
-        shrink = torch.exp(largest - safe)
+        weights = torch.exp(scores - new_largest)
+        shrink = torch.exp(largest - new_largest)  # 0 for the first block
         total = total * shrink + weights.sum(-1, keepdim=True)
         mixed = mixed * shrink + weights @ v[..., start:end, :]
         largest = new_largest
-    return mixed / total.clamp(min=torch.finfo(q.dtype).tiny)
+    return mixed / total

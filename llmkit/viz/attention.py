@@ -1,0 +1,79 @@
+"""Who looks at whom: record a model's attention weights and draw them with the words on the axes."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+
+from llmkit.viz.style import SEQUENTIAL
+
+
+@contextmanager
+def record_attention(model: nn.Module):
+    """`with record_attention(model) as maps:` fills the list with each layer's weights (B, H, T, S), first layer first.
+
+    Recorded anew in every forward pass; detached. While recording, models use the written-out attention, which forms
+    the weights, instead of the fused kernel, which never does.
+    """
+    layers = [module for module in model.modules() if hasattr(module, "recorder") and hasattr(module, "o_proj")]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no attention layer to listen to")
+    maps: list[Tensor] = []
+
+    def listener(place: int):
+        def hear(weights: Tensor) -> None:
+            if place == 0:
+                maps.clear()
+            maps.append(weights.detach())
+
+        return hear
+
+    for place, layer in enumerate(layers):
+        layer.recorder = listener(place)
+    try:
+        yield maps
+    finally:
+        for layer in layers:
+            layer.recorder = None
+
+
+def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
+    """(L, H, T, S): the weights of every layer and head for one text, ids (1, T)."""
+    if len(ids) != 1:
+        raise ValueError(f"one text at a time, got a batch of {len(ids)}")
+    with torch.no_grad(), record_attention(model) as maps:
+        model(ids)
+    return torch.stack([weights[0] for weights in maps])
+
+
+def draw_attention(axis: Axes, weights: Tensor, words: Sequence[str], keys: Sequence[str] | None = None,
+                   numbers: bool = False):  # fmt: skip
+    """One head's weights (T, S) as a map: a row for each query word, a column for each key; returns the image."""
+    keys = words if keys is None else keys
+    if tuple(weights.shape) != (len(words), len(keys)):
+        raise ValueError(f"weights of shape {tuple(weights.shape)} for {len(words)} queries and {len(keys)} keys")
+    image = axis.imshow(weights, vmin=0, vmax=1, cmap=SEQUENTIAL, aspect="auto")
+    axis.set_xticks(range(len(keys)), [word.strip() for word in keys], rotation=60, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(words)), [word.strip() for word in words])
+    axis.grid(False)
+    if numbers:
+        for (row, column), weight in zip(torch.cartesian_prod(*map(torch.arange, weights.shape)).tolist(),
+                                         weights.flatten().tolist(), strict=True):  # fmt: skip
+            axis.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=8,
+                      color="black" if weight > 0.6 else "white")  # fmt: skip
+    return image
+
+
+def draw_heads(axes, maps: Tensor, words: Sequence[str]):
+    """A grid of maps (L, H, T, S): `axes` (L, H) from plt.subplots; words only at the edges. Returns the last image."""
+    for layer, row in enumerate(axes):
+        for head, axis in enumerate(row):
+            image = draw_attention(axis, maps[layer, head], words)
+            axis.set_title(f"layer {layer}, head {head}", fontsize=9)
+            if head:
+                axis.set_yticks([])
+            if layer + 1 < len(axes):
+                axis.set_xticks([])
+    return image
