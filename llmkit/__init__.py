@@ -4,11 +4,15 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = {"from_pretrained": "llmkit.checkpoints.pretrained", "save_pretrained": "llmkit.checkpoints.pretrained"}
+_FUNCTIONS = {
+    "from_pretrained": "llmkit.checkpoints.pretrained",
+    "save_pretrained": "llmkit.checkpoints.pretrained",
+    "load_gguf": "llmkit.checkpoints.gguf",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """from_pretrained and save_pretrained, imported when asked for: a lesson about counting needs no models."""
+    """from_pretrained, save_pretrained and load_gguf, imported when asked for: a lesson about counting needs no models."""
     if name not in _FUNCTIONS:
         raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
     import importlib

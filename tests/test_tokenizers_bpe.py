@@ -214,7 +214,7 @@ def test_saving_and_loading(small, tmp_path):
     ("make", "words"),
     [
         (lambda: ByteLevelBPE.train("x", 255), "at least 256"),
-        (lambda: ByteLevelBPE([b"a"], []), "lacks the byte 0x00"),
+        (lambda: ByteLevelBPE([b"a"], []), "lacks the byte 0x09"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)] + [b"a"], []), "same piece under two ids"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [(b"a", b"b")]), r"merge 0 \(b'a', b'b'\) needs b'ab'"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"": 300}), "needs a name"),
@@ -244,3 +244,17 @@ def test_what_cannot_be_encoded_or_decoded_is_refused(small):
     with pytest.raises(ValueError, match="no token has the id -1"):
         small.decode([-1])
     assert small.decode([]) == "" and small.encode("") == []
+
+
+def test_a_byte_that_the_vocabulary_lacks_is_refused_not_dropped():
+    """SmolLM2's vocabulary has no piece for 21 bytes; the tokenizers library leaves such characters out unsaid."""
+    pieces = [bytes([b]) for b in range(256) if b not in (0x04, 0xF1)] + [b"ab"]
+    tokenizer = ByteLevelBPE(pieces, [(b"a", b"b")])
+    assert tokenizer.decode(tokenizer.encode("abc é 猫\n")) == "abc é 猫\n"
+    for text in ("a\x04b", "\U00050000"):
+        with pytest.raises(ValueError, match="has no piece for the byte 0x(04|f1)"):
+            tokenizer.encode(text)
+    out_of_order = ByteLevelBPE([*pieces, b"cd"], [(b"c", b"d"), (b"a", b"b")])
+    assert out_of_order.decode(out_of_order.encode("abcd é")) == "abcd é"
+    with pytest.raises(ValueError, match="has no piece for the byte 0x04"):
+        out_of_order.encode("\x04")

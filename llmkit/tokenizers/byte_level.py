@@ -15,13 +15,16 @@ from llmkit.tokenizers.bpe import (
 )
 
 LONG_WORD = 12  # bytes from which on the heap is faster
+NEEDED_BYTES = {*range(0x20, 0x7F), *b"\t\n\r"}
 CACHE_SIZE = 500_000  # words; beyond, the cache begins anew, so that endless text does not fill the memory
 
 
 class ByteLevelBPE(Tokenizer):
     """BPE over the bytes of UTF-8.
 
-    pieces    the bytes of each id, in order of id; the 256 single bytes must be among them
+    pieces    the bytes of each id, in order of id; the 256 single bytes should be among them. Some vocabularies lack
+              a few (SmolLM2's 21: control characters, bytes of rare scripts); text that needs one is refused with
+              a ValueError, never shortened. Printable ASCII and white space may not be missing.
     merges    pairs of pieces in the order of learning
     pattern   what text is cut into before merging
 
@@ -41,9 +44,9 @@ class ByteLevelBPE(Tokenizer):
         self.ids = {piece: i for i, piece in enumerate(pieces) if piece is not None}
         if len(self.ids) != sum(piece is not None for piece in pieces):
             raise ValueError("the vocabulary has the same piece under two ids")
-        missing = [b for b in range(256) if bytes([b]) not in self.ids]
-        if missing:
-            raise ValueError(f"the vocabulary lacks the byte {missing[0]:#04x}; byte-level BPE needs all 256")
+        self._missing = {b for b in range(256) if bytes([b]) not in self.ids}
+        if needed := self._missing & NEEDED_BYTES:
+            raise ValueError(f"the vocabulary lacks the byte {min(needed):#04x}, which no text can do without")
         self.merges: list[tuple[bytes, bytes]] = [tuple(merge) for merge in merges]
         self._ranks: dict[tuple[int, int], int] = {}
         for rank, (left, right) in enumerate(self.merges):
@@ -52,7 +55,7 @@ class ByteLevelBPE(Tokenizer):
                     raise ValueError(f"merge {rank} ({left!r}, {right!r}) needs {part!r}, which is no piece")
             self._ranks.setdefault((self.ids[left], self.ids[right]), rank)
         self._made = [self.ids[left + right] for left, right in self.merges]
-        self._byte_ids = [self.ids[bytes([b])] for b in range(256)]
+        self._byte_ids = [self.ids.get(bytes([b]), -1) for b in range(256)]  # -1: never used, see _encode_word
         self.pattern = pattern
         compiled = regex.compile(pattern)
         sample = "The cat's 12345 toys, né 猫!\n\t  x_y \x00"
@@ -73,7 +76,7 @@ class ByteLevelBPE(Tokenizer):
         merges = {}
         for left, right in self.merges:
             merges[own[left], own[right]] = own.setdefault(left + right, len(own))
-        self._to_id = [self.ids[piece] for piece in own]
+        self._to_id = [self.ids.get(piece, -1) for piece in own]
         return merges
 
     @classmethod
@@ -116,6 +119,9 @@ class ByteLevelBPE(Tokenizer):
 
     def _encode_word(self, word: str) -> list[int]:
         data = word.encode("utf-8")
+        if self._missing and not self._missing.isdisjoint(data):
+            byte = min(self._missing.intersection(data))
+            raise ValueError(f"{word!r} cannot be encoded: this vocabulary has no piece for the byte {byte:#04x}")
         encode = bpe_encode if len(data) <= LONG_WORD else bpe_encode_long
         if self._in_order:
             return encode([self._byte_ids[b] for b in data], self._merges_by_id)

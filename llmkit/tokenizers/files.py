@@ -17,6 +17,9 @@ from llmkit.tokenizers.sentencepiece_bpe import SentencePieceBPE
 from llmkit.tokenizers.sentencepiece_unigram import Unigram
 from llmkit.tokenizers.wordpiece import WordPiece
 
+# Every digit alone (SmolLM2), then GPT-2's pattern between them, where a digit ends a text like its end.
+SINGLE_DIGITS_PATTERN = r"\p{N}|" + GPT2_PATTERN.replace(r" ?\p{N}+|", "").replace(r"(?!\S)", r"(?![^\s\p{N}])")
+
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer in a folder or file: tokenizer.json, tokenizer.model, vocab.json with merges.txt, or vocab.txt.
@@ -76,11 +79,14 @@ def _read_vocab_and_merges(path: Path) -> ByteLevelBPE:
     lines = merges_path.read_text(encoding="utf-8").split("\n")
     merges = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
     vocab = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique(path))
-    return _byte_level(vocab, merges, {}, GPT2_PATTERN, path)
+    return byte_level_from(vocab, merges, {}, GPT2_PATTERN, path)
 
 
-def _byte_level(vocab: dict, merges: list, special: dict[str, int], pattern: str, path: Path) -> ByteLevelBPE:
-    """vocab and merges in printable characters; what is not spelled in them is a special token."""
+def byte_level_from(vocab: dict, merges: list, special: dict[str, int], pattern: str, path: Path) -> ByteLevelBPE:
+    """From vocab and merges in printable characters; what is not spelled in them is a special token.
+
+    Raises TokenizerFileError, naming `path`, for ids that clash, a piece or a merge that is not spelled so.
+    """
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
     _check_ids(vocab, path)
     pieces: list[bytes | None] = [None] * (max(vocab.values()) + 1)
@@ -153,8 +159,8 @@ def _read_tokenizer_json(path: Path) -> Tokenizer:
         pieces, scores = [p for p, _ in model["vocab"]], [float(s) for _, s in model["vocab"]]
         _no_duplicates(pieces, path)
         return Unigram(_sentencepiece(data, pieces, scores, model["unk_id"], protobuf.UNIGRAM, special))
-    if kind == "BPE" and _is_byte_level(data):
-        return _byte_level(model["vocab"], model["merges"], special, _pattern(data, path), path)
+    if kind == "BPE" and _isbyte_level_from(data):
+        return byte_level_from(model["vocab"], model["merges"], special, _pattern(data, path), path)
     if kind == "BPE":
         return _sentencepiece_bpe(data, special, path)
     raise TokenizerFileError(f"{path}: a model of type {kind!r}; llmkit knows BPE, Unigram and WordPiece")
@@ -168,7 +174,7 @@ def _steps(part: dict | None) -> list[dict]:
     return [step for one in inner for step in _steps(one)] if inner else [part]
 
 
-def _is_byte_level(data: dict) -> bool:
+def _isbyte_level_from(data: dict) -> bool:
     return any(step["type"] == "ByteLevel" for step in _steps(data.get("pre_tokenizer")) + _steps(data.get("decoder")))
 
 
@@ -188,8 +194,7 @@ def _pattern(data: dict, path: Path) -> str:
     if whole and not regex and "Regex" in first["pattern"]:
         return first["pattern"]["Regex"]
     if first["type"] == "Digits" and first.get("individual_digits") and regex:
-        # Every digit alone (SmolLM2), then GPT-2's pattern between them, where a digit ends a text like its end.
-        return r"\p{N}|" + GPT2_PATTERN.replace(r" ?\p{N}+|", "").replace(r"(?!\S)", r"(?![^\s\p{N}])")
+        return SINGLE_DIGITS_PATTERN
     raise TokenizerFileError(f"{path}: the pre-tokenizer steps {steps} are not supported")
 
 
