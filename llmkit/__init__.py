@@ -12,7 +12,7 @@ _FUNCTIONS = {
 
 
 def __getattr__(name: str) -> Any:
-    """from_pretrained, save_pretrained and load_gguf, imported when asked for: a lesson about counting needs no models."""
+    """from_pretrained, save_pretrained and load_gguf, imported when asked for: counting needs no models."""
     if name not in _FUNCTIONS:
         raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
     import importlib
