@@ -90,6 +90,9 @@ class GGUFFile(Mapping[str, Tensor]):
         shape = tuple(int(n) for n in reversed(tensor.shape))  # the file counts from the innermost axis
         return torch.tensor(values, dtype=torch.float32).reshape(shape)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors  # Mapping's own way would expand the tensor to find out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 

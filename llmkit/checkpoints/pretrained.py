@@ -32,19 +32,19 @@ def from_pretrained(
     if not folder.is_dir():
         folder = _download(str(name))
     config = read_json(folder / "config.json")
-    family = FAMILIES.get(config.get("model_type", ""))
+    family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         raise WeightsError(
             f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not one of {', '.join(FAMILIES)}"
         )
     try:
         ours = family.config.from_hf(config)
+        with torch.device("meta"):
+            model = family.build(ours)
     except KeyError as error:
         raise WeightsError(f"{folder / 'config.json'} has no {error.args[0]!r}") from None
-    except ValueError as error:
-        raise WeightsError(f"{folder / 'config.json'}: {error}") from None
-    with torch.device("meta"):
-        model = family.build(ours)
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:  # a text for a number, 0 heads, -1 layers
+        raise WeightsError(f"{folder / 'config.json'} describes no model that can be built: {error}") from None
     load_weights(model, family.weights(ours), SafetensorsFolder(folder), family.ignore, dtype)
     tokenizer = load_tokenizer(folder) if any((folder / file).exists() for file in TOKENIZER_FILES) else None
     return model.eval().to(device), tokenizer

@@ -62,6 +62,9 @@ class SafetensorsFolder(Mapping[str, Tensor]):
         with _open(path) as file:
             return file.get_tensor(name).clone()  # the file is mapped: without a copy the tensor would keep it open
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # Mapping's own way would read the tensor to find out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
@@ -84,8 +87,8 @@ def _names(path: Path) -> list[str]:
 def save_safetensors(tensors: Mapping[str, Tensor], folder: str | Path, max_shard_bytes: int = 5 * 10**9) -> None:
     """Write model.safetensors, or, above max_shard_bytes, several files and their index.
 
-    Every file is written aside and renamed, the index last: whoever reads finds the old state or the new one.
-    Weights of an earlier save that are no longer named are removed.
+    Everything is written aside first, and renamed when all of it is on the disk: a full disk or a crash while writing
+    leaves the old weights as they were. Weights of an earlier save that are no longer named are removed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,10 +102,16 @@ def save_safetensors(tensors: Mapping[str, Tensor], folder: str | Path, max_shar
         size += tensor.nbytes
     n = len(shards)
     names = [SINGLE] if n == 1 else [f"model-{i:05d}-of-{n:05d}.safetensors" for i in range(1, n + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        aside = folder / f"{name}.partial"
-        save_file(shard, aside, metadata={"format": "pt"})
-        _replace(aside, folder / name)
+    asides = [folder / f"{name}.partial" for name in names]
+    try:
+        for aside, shard in zip(asides, shards, strict=True):
+            save_file(shard, aside, metadata={"format": "pt"})
+            _to_disk(aside)
+        for aside, name in zip(asides, names, strict=True):
+            os.replace(aside, folder / name)
+    finally:
+        for aside in asides:
+            aside.unlink(missing_ok=True)
     if n > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         total = sum(tensor.nbytes for tensor in tensors.values())
@@ -132,11 +141,15 @@ def write_json(value: Mapping[str, Any], path: str | Path) -> None:
     """Write a JSON file aside, then rename it."""
     path = Path(path)
     aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    _replace(aside, path)
+    try:
+        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        _to_disk(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
-def _replace(aside: Path, path: Path) -> None:
-    with open(aside, "rb+") as file:  # on disk before its name says that it is whole
+def _to_disk(path: Path) -> None:
+    """Wait until the file is written: before its name says that it is whole."""
+    with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    os.replace(aside, path)
