@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (loss, entropy, n-grams) and 04 (attention). From torch you need tensors, `mean`, `sqrt`, `tanh` and slices; each exercise names the calls.
 #
-# **Time** about 80 minutes, six exercises. One cell trains for about half a minute.
+# **Time** about 80 minutes, six exercises. One cell trains for about twenty seconds.
 
 # %% tags=["setup"]
 import math
@@ -26,7 +26,7 @@ start("05_gpt2", solved=True)
 #
 # Lesson 01 ended with a gap. The best counting model paid about 2.5 nats a token on stories it had not read, while the world itself pays about 1.0: its exact entropy. What was missing was memory: *who* has the lantern, *which* name to say again. Lesson 04 brought attention, which can look back over any distance.
 #
-# So the question of this lesson: **if we build a whole language model around attention and train it for half a minute on a laptop, how much of the gap is left, and where does it lie?**
+# So the question of this lesson: **if we build a whole language model around attention and train it for twenty seconds on a laptop, how much of the gap is left, and where does it lie?**
 #
 # First the stories, cut into words as in lesson 01. Each token gets a number, its **id**; a `<start>` stands in front of each story and an `<end>` after it.
 
@@ -459,7 +459,7 @@ print(f"the world itself       {exact:6.1f}              100%")
 # %% [markdown]
 # Two departures from GPT-2's recipe, both because our model is small and our time short. The token table begins with a standard deviation of 0.2 instead of 0.02: the output matrix is this table, and what a logit can reach is the length of its rows times the length of the normalised $x$, $0.02 \cdot \sqrt{768} \cdot \sqrt{768} \approx 15$ in GPT-2 but only 2.6 at width 128. And the matrices inside the blocks are moved by **Muon** instead of AdamW, an optimiser of 2024 that lesson 14 takes apart; it needs fewer steps.
 #
-# Write down a guess: after half a minute of training, what share of the way will the small GPT-2 have gone? (0.65 for 65%.)
+# Write down a guess: after twenty seconds of training, what share of the way will the small GPT-2 have gone? (0.65 for 65%.)
 
 # %%
 guess = None
@@ -467,7 +467,7 @@ guess = None
 # %%
 from llmkit.training.muon import Muon
 
-STEPS, BATCH, RATE = 400, 8, 0.04
+STEPS, BATCH, RATE = 220, 8, 0.04
 
 
 @torch.no_grad()
@@ -524,7 +524,7 @@ show(
     alt=f"Training loss over {STEPS} steps: it starts at {history.losses[0]:.1f} nats a token, crosses the best n-gram's line at "
     f"{baselines[5] / per_story:.2f} and ends at {sum(history.losses[-20:]) / 20:.2f}; the entropy is {exact / per_story:.2f}.",
 )
-assert 0.7 < closed(reached) < 0.9
+assert 0.68 < closed(reached) < 0.9
 
 # %% [markdown]
 # What it wrote on the way, each time after "Once there was". (The untrained model is worse than the unigram: with the larger token table it is *sure*, and what it is sure of is to say the last token again.)
@@ -575,7 +575,7 @@ print(f"repeated names and things: {repeated:.0%} of what is left")
 assert repeated > 0.4
 
 # %% [markdown]
-# Grammar, which word follows which phrase, what may happen in a story: learned. What is left is mostly the memory that lesson 01 missed. To say a name again the model has to find it among a hundred tokens and *copy* it, and copying has to be learned for thousands of names through one and the same set of matrices. It has begun to; it comes late, and all at once (the induction heads of lesson 04 appeared in the same way). Train longer, and this is where the loss goes down.
+# Much of the grammar, which word follows which phrase, what may happen in a story, is learned. The largest part of what is left is the memory that lesson 01 missed. To say a name again the model has to find it among a hundred tokens and *copy* it, and copying has to be learned for thousands of names through one and the same set of matrices. It has begun to; it comes late, and all at once (the induction heads of lesson 04 appeared in the same way). Train longer, and this is where the loss goes down: set `STEPS = 1500`, get a cup of tea, and compare the bars.
 #
 # ## Looking inside: what would it say after each block?
 #
@@ -602,7 +602,7 @@ print("the world  " + ", ".join(f"{word.strip()} {p:.2f}" for word, p in truth))
 #
 # ## Break it
 #
-# Which parts are needed? A small model on letters, 300 steps, with one part taken out each time, measured on letters that it has not read.
+# Which parts are needed? A small model on letters, 200 steps, with one part taken out each time, measured on letters that it has not read.
 
 
 # %%
@@ -643,7 +643,7 @@ broken = {}
 for name, options in variants.items():
     torch.manual_seed(0)
     victim = assemble(**options)
-    train(victim, windows(length=64), 300, lr=5e-3, progress=False)
+    train(victim, windows(length=64), 200, lr=5e-3, progress=False)
     with torch.no_grad():
         broken[name] = next_token_loss(victim(unread), unread).item()
     print(f"{name:14} {broken[name]:.2f} nats a letter")
@@ -746,7 +746,7 @@ def character_model(device, n_steps, batch, length, C, n_layers):
 #
 # <details><summary>Why does the model need the position table, although the causal mask already treats early and late positions differently?</summary>
 #
-# The mask says which tokens may be seen, not in which order they stand. (How much that costs here is in the table above: compare "no positions" with "whole".)
+# The mask says which tokens may be seen, not in which order they stand. (In the table above, after 200 steps on letters, leaving it out cost nothing that could be measured. That is no proof that it never does: lesson 03 has the longer answer.)
 # </details>
 
 # %%

@@ -1,4 +1,4 @@
-"""Tokenizers against the Rust library, one thread each, as ratios: python benchmarks/tokenizers.py [TEXT]
+"""Tokenizers against the Rust library, one thread each, as ratios: python benchmarks/tokenization.py [TEXT]
 
 The text is a file named on the command line, else tiny Shakespeare from ../shared/data, else toyland. Both sides keep a
 cache of words: "cold" is the first call of a new tokenizer, "warm" a later one.
