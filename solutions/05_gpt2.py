@@ -507,17 +507,18 @@ per_story = sum(len(ids) - 1 for ids in validation_ids) / len(validation_ids)
 steps = list(range(1, STEPS + 1))
 draw_losses(
     axis,
-    {"GPT-2": (steps, smooth(history.losses, 0.95))},
+    {"": (steps, smooth(history.losses, 0.95))},
     entropy=exact / per_story,
     baselines={"unigram": baselines[1] / per_story, "best n-gram": baselines[5] / per_story},
-    colors={"GPT-2": COLORS["model"]},
+    colors={"": COLORS["model"]},
 )
 if guess is not None:
     axis.axhline((baselines[1] - guess * (baselines[1] - exact)) / per_story, color=COLORS["guess"], linewidth=1)
     axis.text(
         2, (baselines[1] - guess * (baselines[1] - exact)) / per_story, "your guess", color=COLORS["guess"], va="bottom"
     )
-axis.set(xlabel="step", ylabel="nats a token", xlim=(0, STEPS * 1.22), ylim=(0, None))
+axis.text(STEPS / 4, 4.9, "GPT-2, training loss", color=COLORS["model"], fontsize=9)
+axis.set(xlabel="step", ylabel="nats a token", xlim=(0, STEPS * 1.22), ylim=(0, 7))
 axis.set_title(f"Past the n-grams, {closed(reached):.0%} of the way to the entropy")
 show(
     fig,
