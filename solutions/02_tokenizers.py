@@ -634,7 +634,7 @@ else:
 # | `llmkit/tokenizers/wordpiece.py` | BERT's tokenizer |
 # | `llmkit/tokenizers/unigram.py`, `sentencepiece*.py`, `normalize.py` | Viterbi, EM, LLaMA's and T5's tokenizers |
 # | `llmkit/tokenizers/base.py`, `chat.py` | special tokens, chat templates with masks |
-# | `llmkit/tokenizers/files.py` | tokenizer.json, tokenizer.model, vocab.json and merges.txt, vocab.txt |
+# | `llmkit/tokenizers/files.py`, `tokenizer_json.py`, `vocab.py` | tokenizer.json, tokenizer.model, vocab.json and merges.txt, vocab.txt |
 #
 # Three questions to check yourself:
 #

@@ -216,7 +216,7 @@ causal_mask = check(causal_mask)
 # %% [markdown]
 # ### Break it: three ways to mask wrongly
 #
-# Each of these runs, and in each the loss of a training run would fall.
+# Each of these runs without an error.
 
 # %%
 scores = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(1))
@@ -245,7 +245,7 @@ for name, weights in {"right": right, **wrong}.items():
     print(f"{name:14} {weights[0, 0, 0].sum():17.2f} {(weights * ~allowed).sum() / weights.sum():22.0%}")
 
 # %% [markdown]
-# The last one is the most treacherous: it sees exactly the word it has to guess, so its loss is *better*. There is a test that finds all of these, and it belongs beside every causal model: change a token, and see whether an *earlier* position changes.
+# The last one is the most treacherous: every position sees exactly the word that it has to guess, and a model that may copy its answer gets a wonderful loss. There is a test that finds all of these, and it belongs beside every causal model: change a token, and see whether an *earlier* position changes.
 
 # %%
 torch.manual_seed(0)
@@ -334,7 +334,7 @@ print("the same as torch's layer; and shuffled tokens give the same answers, shu
 #
 # ## Experiment 1: a model that knows what "it" is
 #
-# The sentences at the beginning come from a small generator. Who does something to what, a verb, active or passive, and a last word that fits either the one who acts (tired, weak, lazy …) or the load (heavy, wet, hot …). In half of the sentences both are animals or the robot, so that no noun gives its part away. A fifth of all pairs, robot and ball among them, is kept aside and used for measuring only.
+# The sentences at the beginning come from a small generator. Who does something to what, a verb, active or passive, and a last word that fits either the one who acts (tired, weak, lazy …) or the load (heavy, wet, hot …). In more than half of the sentences both are animals or the robot, so that no noun gives its part away. A fifth of all couples, robot and ball among them, is kept aside, both ways round, and used for measuring only.
 #
 # The model: two layers of attention, two heads each, 48 numbers a token. Every token may look in both directions. At the position of "it", and only there, it has to name the noun that "it" stands for. Three controls get the same training:
 #

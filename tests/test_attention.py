@@ -1,5 +1,6 @@
 """Attention against torch's and transformers' own; every part with the sizes and masks that hide no slip."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from llmkit.layers.flash import blockwise_attention
 from llmkit.layers.masks import CAUSAL, causal_mask, padding_mask, sliding_window_mask
 from llmkit.layers.norms import RMSNorm
 from llmkit.layers.rope import RotaryEmbedding
-from llmkit.viz.attention import attention_maps, record_attention
+from llmkit.viz.attention import attention_maps, draw_attention, draw_heads, record_attention
 
 B, H, T, S, D = 2, 3, 5, 7, 8
 MASKS = {
@@ -102,7 +103,9 @@ def test_equals_torchs_multihead_layer(causal):
     expected, maps = theirs(x, x, x, attn_mask=~causal_mask(T, T) if causal else None, average_attn_weights=False)
     assert torch.allclose(ours(x, CAUSAL if causal else None), expected, atol=1e-6)
     with record_attention(ours) as recorded:
+        ours(2 * x, None)
         recording = ours(x, CAUSAL if causal else None)
+    assert len(recorded) == 1, "only the last forward pass is kept"
     assert torch.allclose(recording, expected, atol=1e-6)
     assert torch.allclose(recorded[0], maps, atol=1e-6)
     assert ours.recorder is None, "nobody listens after the `with`"
@@ -168,3 +171,19 @@ def test_maps_are_refused_where_there_are_none():
         pass
     with pytest.raises(ValueError, match="one text at a time, got a batch of 2"):
         attention_maps(nn.Linear(2, 2), torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_maps_are_drawn_with_words_at_the_edges():
+    import matplotlib.pyplot as plt
+
+    maps = torch.rand(2, 3, 4, 4)
+    fig, axes = plt.subplots(2, 3)
+    image = draw_heads(axes, maps, [" a", " b", " c", " d"])
+    assert np.array_equal(image.get_array(), maps[1, 2]), "the last image is the last layer's last head"
+    assert axes[1, 2].get_title() == "layer 1, head 2"
+    assert [text.get_text() for text in axes[1, 0].get_yticklabels()] == ["a", "b", "c", "d"]
+    assert not axes[0, 1].get_xticks().size and not axes[1, 1].get_yticks().size
+    draw_attention(axes[0, 0], torch.rand(2, 3), "ab", keys="xyz")
+    with pytest.raises(ValueError, match=r"weights of shape \(2, 3\) for 2 queries and 2 keys"):
+        draw_attention(axes[0, 0], torch.rand(2, 3), "ab")
+    plt.close(fig)

@@ -186,3 +186,16 @@ def test_where_answers_are_kept(tmp_path, monkeypatch):
     assert answers.answers_folder() == tmp_path / "answers"
     monkeypatch.setattr(answers, "_GOOGLE_DRIVE", tmp_path)
     assert answers.answers_folder() == tmp_path / "llmkit-answers"
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("4", 2), (None, 2)])
+def test_notebooks_side_by_side_take_one_thread_each(monkeypatch, asked, threads):
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", asked) if asked else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        session.start("01_next_token")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,8 @@ from llmkit.models.llama import LlamaConfig, llama  # noqa: E402
 from llmkit.tokenizers import ByteLevelBPE  # noqa: E402
 from llmkit.tokenizers.base import TokenizerFileError  # noqa: E402
 
-TOKENIZER = ByteLevelBPE.train("the cat sat on the mat, the dog sat on the cat " * 20, 276, special_tokens=["<|end|>"])
+# A special token that only its type tells from text: it is spelled in ordinary characters.
+TOKENIZER = ByteLevelBPE.train("the cat sat on the mat, the dog sat on the cat " * 20, 276, special_tokens=["[END]"])
 CONFIG = LlamaConfig(TOKENIZER.vocab_size, 64, 2, 4, n_kv_heads=2, d_ff=96, max_len=128, norm_eps=1e-5, rope_theta=5e4)
 # The relative error of the logits that rounding the weights may cause.
 KINDS = {"F32": 1e-6, "F16": 2e-3, "BF16": 2e-2, "Q8_0": 2e-2, "Q4_0": 0.3, "Q4_1": 0.3}
@@ -97,7 +98,7 @@ def test_every_kind_of_number(tmp_path, ids, kind):
         difference = (loaded(ids) - model(ids)).norm() / model(ids).norm()
     assert difference < KINDS[kind]
     assert kind == "F32" or difference > 0, "the file does not hold that kind"
-    assert tokenizer.encode("the cat<|end|>") == TOKENIZER.encode("the cat<|end|>")
+    assert tokenizer.encode("the cat[END]", special="all") == TOKENIZER.encode("the cat[END]", special="all")
     assert tokenizer.special_tokens == TOKENIZER.special_tokens
     assert loaded.config == CONFIG
 
@@ -179,3 +180,36 @@ def test_what_is_not_built_is_refused(tmp_path):
         load_gguf(write(tmp_path / "m.gguf", freqs))
     with pytest.raises(TokenizerFileError, match="pre-tokenizer 'qwen2'"):
         load_gguf(write(tmp_path / "m.gguf", tensors, pre="qwen2"))
+
+
+def test_a_vocabulary_without_a_letter_is_refused(tmp_path, monkeypatch):
+    add = gguf.GGUFWriter.add_token_list
+    monkeypatch.setattr(
+        gguf.GGUFWriter, "add_token_list", lambda self, t: add(self, ["xyz" if x == "!" else x for x in t])
+    )
+    with pytest.raises(TokenizerFileError, match=r"m\.gguf: the vocabulary lacks the byte 0x21"):
+        load_gguf(write(tmp_path / "m.gguf", tensors_of(model_of())))
+
+
+def test_sizes_that_make_no_model_are_named(tmp_path):
+    from dataclasses import replace
+
+    path = write(tmp_path / "m.gguf", tensors_of(model_of()), config=replace(CONFIG, n_kv_heads=3))
+    with pytest.raises(WeightsError, match=r"m\.gguf describes no model that can be built: .*cannot share 3"):
+        load_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [({258: 4}, "is of type 4: only normal and control"), ({-1: None}, "272 tokens, 272 different ones, 271 types")],
+)
+def test_tokens_of_other_types_are_refused(tmp_path, monkeypatch, types, message):
+    """llama.cpp finds user-defined tokens in plain text; read as anything else they would give other ids."""
+    add = gguf.GGUFWriter.add_token_types
+
+    def changed(self, values):
+        add(self, [types.get(i, value) for i, value in enumerate(values)][: -1 if -1 in types else None])
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_token_types", changed)
+    with pytest.raises(TokenizerFileError, match=message):
+        load_gguf(write(tmp_path / "m.gguf", tensors_of(model_of())))

@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.checkpoints.weights import Copy, PairsToHalves, Table, WeightsError, load_weights
+from llmkit.checkpoints.weights import Copy, PairsToHalves, Table, WeightsError, building_from, load_weights
 from llmkit.models import llama
 from llmkit.models.llama import LlamaConfig
 from llmkit.tokenizers.base import Tokenizer, TokenizerFileError
 from llmkit.tokenizers.bpe import GPT2_PATTERN
-from llmkit.tokenizers.files import SINGLE_DIGITS_PATTERN, byte_level_from
+from llmkit.tokenizers.vocab import SINGLE_DIGITS_PATTERN, byte_level_from
 
 # What `tokenizer.ggml.pre` calls the pattern that a text is cut by before merging.
 PATTERNS = {"gpt-2": GPT2_PATTERN, "smollm": SINGLE_DIGITS_PATTERN}
-CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type: tokens that text never becomes
-NOT_WEIGHTS = r"^rope_freqs\.weight$|\.rope_freqs\.weight$"
+NORMAL, CONTROL = 1, 3  # tokenizer.ggml.token_type; text never becomes a control token
 
 
 def load_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tokenizer]:
@@ -29,21 +28,20 @@ def load_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[nn.
 
     dtype   of the weights; quantised ones (Q8_0, Q4_0, Q4_1, K-quants …) are expanded to it a tensor at a time
 
-    Raises WeightsError for a file that is no GGUF or is cut short, another architecture, a missing, left-over or
-    misshapen tensor; TokenizerFileError for a tokenizer that llmkit cannot build; ImportError without `gguf`.
+    Raises WeightsError for a file that is no GGUF or is cut short, another architecture, sizes that make no model, a
+    missing, left-over or misshapen tensor; TokenizerFileError for a tokenizer that llmkit cannot build; ImportError
+    without the package `gguf`.
     """
     file = GGUFFile(path)
-    config = _config(file)
-    with torch.device("meta"):
+    with building_from(file.path):
+        config = _config(file)
         model = llama.llama(config)
-    load_weights(model, weights(config), file, NOT_WEIGHTS, dtype)
-    if config.tie:
-        model.lm_head.weight = model.transformer.embed.tokens.weight
+    load_weights(model, weights(config), file, dtype=dtype)
     return model.eval(), _tokenizer(file)
 
 
 def weights(config: LlamaConfig) -> Table:
-    """llama.cpp's names for LLaMA's tensors."""
+    """llama.cpp's names for LLaMA's tensors. Source: gguf-py `gguf/tensor_mapping.py`."""
     block, there = "transformer.blocks.{}.", "blk.{}."
     n_kv_heads = config.n_kv_heads or config.n_heads
     table = {
@@ -150,10 +148,11 @@ def _tokenizer(file: GGUFFile) -> Tokenizer:
             + ", ".join(PATTERNS)
         )
     tokens, types = file.need("tokenizer.ggml.tokens"), file.need("tokenizer.ggml.token_type")
-    special = {
-        token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind in (CONTROL, USER_DEFINED)
-    }
     vocab = {token: i for i, token in enumerate(tokens)}
-    if len(vocab) != len(tokens):
-        raise TokenizerFileError(f"{file.path}: the vocabulary has a token twice")
+    if not len(vocab) == len(tokens) == len(types):
+        raise TokenizerFileError(f"{file.path}: {len(tokens)} tokens, {len(vocab)} different ones, {len(types)} types")
+    for token, i in vocab.items():
+        if types[i] not in (NORMAL, CONTROL):  # llama.cpp finds user-defined tokens in plain text; we would not
+            raise TokenizerFileError(f"{file.path}: {token!r} is of type {types[i]}: only normal and control are read")
+    special = {token: i for token, i in vocab.items() if types[i] == CONTROL}
     return byte_level_from(vocab, file.need("tokenizer.ggml.merges"), special, PATTERNS[pre], file.path)

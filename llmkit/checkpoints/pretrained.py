@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json, save_safetensors, write_json
-from llmkit.checkpoints.weights import WeightsError, load_weights, stored_weights
+from llmkit.checkpoints.weights import WeightsError, building_from, load_weights, stored_weights
 from llmkit.models import FAMILIES, family_of
 from llmkit.tokenizers.base import Tokenizer
 from llmkit.tokenizers.files import load_tokenizer
@@ -37,14 +37,9 @@ def from_pretrained(
         raise WeightsError(
             f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not one of {', '.join(FAMILIES)}"
         )
-    try:
+    with building_from(folder / "config.json"):
         ours = family.config.from_hf(config)
-        with torch.device("meta"):
-            model = family.build(ours)
-    except KeyError as error:
-        raise WeightsError(f"{folder / 'config.json'} has no {error.args[0]!r}") from None
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:  # a text for a number, 0 heads, -1 layers
-        raise WeightsError(f"{folder / 'config.json'} describes no model that can be built: {error}") from None
+        model = family.build(ours)
     load_weights(model, family.weights(ours), SafetensorsFolder(folder), family.ignore, dtype)
     tokenizer = load_tokenizer(folder) if any((folder / file).exists() for file in TOKENIZER_FILES) else None
     return model.eval().to(device), tokenizer

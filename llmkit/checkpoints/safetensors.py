@@ -88,7 +88,8 @@ def save_safetensors(tensors: Mapping[str, Tensor], folder: str | Path, max_shar
     """Write model.safetensors, or, above max_shard_bytes, several files and their index.
 
     Everything is written aside first, and renamed when all of it is on the disk: a full disk or a crash while writing
-    leaves the old weights as they were. Weights of an earlier save that are no longer named are removed.
+    leaves the old weights as they were. (Several files are renamed one after the other; only a crash in that moment
+    can mix two saves.) Weights of an earlier save that are no longer named are removed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,9 @@ Loading asks for every parameter of the model once, by the learner's own name, s
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,24 @@ Parts = dict[str, Any]  # what is being written: a tensor, or the list of a fuse
 
 class WeightsError(ValueError):
     """A checkpoint that does not fit the model: says which tensor, what was found, what was wanted."""
+
+
+@contextmanager
+def building_from(path: Path) -> Iterator[None]:
+    """Build a model without memory (on the meta device) from the config in `path`.
+
+    Whatever goes wrong inside is said of that file, as a WeightsError: an entry that is missing, a text for a number,
+    0 heads, -1 layers.
+    """
+    try:
+        with torch.device("meta"):
+            yield
+    except WeightsError:
+        raise
+    except KeyError as error:
+        raise WeightsError(f"{path} has no {error.args[0]!r}") from None
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        raise WeightsError(f"{path} describes no model that can be built: {error}") from None
 
 
 class Copy:

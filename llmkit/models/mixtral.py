@@ -61,7 +61,7 @@ def active_params(model: nn.Module) -> int:
     """Parameters that take part in one token's forward pass: of each layer's experts only top_k."""
     idle = 0
     for layer in model.modules():
-        if hasattr(layer, "experts"):
+        if hasattr(layer, "experts"):  # not by class: a lesson that shows MoE in a cell has another class of that name
             expert = sum(parameter.numel() for parameter in layer.experts[0].parameters())
             idle += (len(layer.experts) - layer.router.top_k) * expert
     return sum(parameter.numel() for parameter in model.parameters()) - idle

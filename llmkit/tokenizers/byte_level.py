@@ -15,7 +15,7 @@ from llmkit.tokenizers.bpe import (
 )
 
 LONG_WORD = 12  # bytes from which on the heap is faster
-NEEDED_BYTES = {*range(0x20, 0x7F), *b"\t\n\r"}
+NEEDED_BYTES = {*range(0x20, 0x7F), *b"\t\n\r"}  # a file without one of these is damaged
 CACHE_SIZE = 500_000  # words; beyond, the cache begins anew, so that endless text does not fill the memory
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from torch import Tensor, nn
 
 from llmkit.viz.style import SEQUENTIAL
@@ -17,6 +19,7 @@ def record_attention(model: nn.Module):
     Recorded anew in every forward pass; detached. While recording, models use the written-out attention, which forms
     the weights, instead of the fused kernel, which never does.
     """
+    # By what it has, not by its class: a lesson shows MultiHeadAttention in a cell, which makes another class.
     layers = [module for module in model.modules() if hasattr(module, "recorder") and hasattr(module, "o_proj")]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no attention layer to listen to")
@@ -40,7 +43,7 @@ def record_attention(model: nn.Module):
 
 
 def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
-    """(L, H, T, S): the weights of every layer and head for one text, ids (1, T)."""
+    """(L, H, T, S): the weights of every layer and head for one text, ids (1, T). ValueError for more than one."""
     if len(ids) != 1:
         raise ValueError(f"one text at a time, got a batch of {len(ids)}")
     with torch.no_grad(), record_attention(model) as maps:
@@ -48,25 +51,22 @@ def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
     return torch.stack([weights[0] for weights in maps])
 
 
-def draw_attention(axis: Axes, weights: Tensor, words: Sequence[str], keys: Sequence[str] | None = None,
-                   numbers: bool = False):  # fmt: skip
-    """One head's weights (T, S) as a map: a row for each query word, a column for each key; returns the image."""
+def draw_attention(axis: Axes, weights: Tensor, words: Sequence[str], keys: Sequence[str] | None = None) -> AxesImage:
+    """One head's weights (T, S) as a map: a row for each query word, a column for each key (by default the same words).
+
+    Raises ValueError where words and weights differ in number.
+    """
     keys = words if keys is None else keys
     if tuple(weights.shape) != (len(words), len(keys)):
         raise ValueError(f"weights of shape {tuple(weights.shape)} for {len(words)} queries and {len(keys)} keys")
-    image = axis.imshow(weights, vmin=0, vmax=1, cmap=SEQUENTIAL, aspect="auto")
+    image = axis.imshow(weights.detach().cpu().numpy(), vmin=0, vmax=1, cmap=SEQUENTIAL, aspect="auto")
     axis.set_xticks(range(len(keys)), [word.strip() for word in keys], rotation=60, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(words)), [word.strip() for word in words])
     axis.grid(False)
-    if numbers:
-        for (row, column), weight in zip(torch.cartesian_prod(*map(torch.arange, weights.shape)).tolist(),
-                                         weights.flatten().tolist(), strict=True):  # fmt: skip
-            axis.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=8,
-                      color="black" if weight > 0.6 else "white")  # fmt: skip
     return image
 
 
-def draw_heads(axes, maps: Tensor, words: Sequence[str]):
+def draw_heads(axes: np.ndarray, maps: Tensor, words: Sequence[str]) -> AxesImage:
     """A grid of maps (L, H, T, S): `axes` (L, H) from plt.subplots; words only at the edges. Returns the last image."""
     for layer, row in enumerate(axes):
         for head, axis in enumerate(row):

@@ -72,7 +72,7 @@ def pairs(held_out: bool) -> list[tuple[str, str]]:
 def examples(seed: int, held_out: bool = False) -> Iterator[Coreference]:
     """Endless sentences, two by two: the same but for the last word, which once is said of the load, once of the doer.
 
-    In half of them the load is a doer's word too.
+    In more than half of them the load is a doer's word too, so that the nouns do not tell who acts.
     """
     rng, choices = random.Random(seed), pairs(held_out)
     alike = [pair for pair in choices if pair[1] in DOERS]
