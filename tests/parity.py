@@ -58,13 +58,66 @@ MODELS = {
 }
 
 
+def _bert(kind, **options):
+    return getattr(transformers, kind)(transformers.BertConfig(**SHAPE, max_position_embeddings=64, **options))
+
+
+def _roberta(kind, **options):
+    config = transformers.RobertaConfig(
+        **SHAPE, max_position_embeddings=66, type_vocab_size=1, layer_norm_eps=1e-5, **options
+    )
+    return getattr(transformers, kind)(config)
+
+
+ENCODERS = {
+    "bert": lambda: _bert("BertForMaskedLM"),
+    "bert relu": lambda: _bert("BertForMaskedLM", hidden_act="relu"),
+    "bert model": lambda: _bert("BertModel"),
+    "bert classifier": lambda: _bert("BertForSequenceClassification", num_labels=3),
+    "bert tagger": lambda: _bert("BertForTokenClassification", num_labels=5),
+    "roberta": lambda: _roberta("RobertaForMaskedLM"),
+    "roberta model": lambda: _roberta("RobertaModel"),
+    "roberta classifier": lambda: _roberta("RobertaForSequenceClassification"),
+    "roberta tagger": lambda: _roberta("RobertaForTokenClassification", num_labels=5),
+}
+
+
+def _t5(**options):
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=99, d_model=32, d_ff=56, d_kv=6, num_layers=3, num_decoder_layers=2, num_heads=4,
+            relative_attention_num_buckets=8, relative_attention_max_distance=20, decoder_start_token_id=0, **options,
+        )
+    )  # fmt: skip
+
+
+def _bart(**options):
+    return transformers.BartForConditionalGeneration(
+        transformers.BartConfig(
+            vocab_size=99, d_model=32, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=2, encoder_ffn_dim=56, decoder_ffn_dim=40, max_position_embeddings=64,
+            forced_eos_token_id=None, **options,
+        )
+    )  # fmt: skip
+
+
+SEQ2SEQ = {
+    "t5": lambda: _t5(initializer_factor=0.05),  # small numbers, so that a wrong eps shows
+    "t5 v1.1": lambda: _t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "bart": lambda: _bart(),
+    "bart scaled relu": lambda: _bart(scale_embedding=True, activation_function="relu"),
+}
+
+
 def make_theirs(name: str, noise: float = 0.1, seed: int = 0):
     """transformers' model; noise on every parameter, so that no zero bias and no unit gain hides a mistake."""
     torch.manual_seed(seed)
-    model = MODELS[name]().eval()
+    model = (MODELS | ENCODERS | SEQ2SEQ)[name]().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
+        if name.startswith("bart"):  # a buffer, zero unless somebody set it
+            model.final_logits_bias.add_(noise * torch.randn_like(model.final_logits_bias))
     return model
 
 

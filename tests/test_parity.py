@@ -10,7 +10,7 @@ from llmkit.layers.cache import growing_cache, ring_cache, static_cache
 from llmkit.models import FAMILIES
 
 pytest.importorskip("transformers")
-from parity import MODELS, ids_for, make_theirs, relative_error, transformers  # noqa: E402
+from parity import ENCODERS, MODELS, SEQ2SEQ, ids_for, make_theirs, relative_error, transformers  # noqa: E402
 
 LIMIT = 1e-5  # relative, float32: wrong eps or the wrong GELU is above it, rounding is below 2e-6
 
@@ -25,7 +25,8 @@ def pair(request, tmp_path):
 
 
 def test_every_family_has_a_row():
-    assert {name.split()[0].replace("palm", "cohere") for name in MODELS} == set(FAMILIES)
+    rows = {**MODELS, **ENCODERS, **SEQ2SEQ}
+    assert {name.split()[0].replace("palm", "cohere") for name in rows} == set(FAMILIES)
 
 
 @torch.no_grad()

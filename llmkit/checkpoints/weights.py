@@ -80,6 +80,16 @@ class Transpose(Copy):
         return value.t()
 
 
+class Squeeze(Copy):
+    """A vector there has a first axis of length 1."""
+
+    def load(self, stored: Tensor) -> Tensor:
+        return stored.squeeze(0)
+
+    def store(self, value: Tensor) -> Tensor:
+        return value[None]
+
+
 class PairsToHalves(Copy):
     """Rows of q or k for rotation by neighbours there, by halves here (layers/rope.py)."""
 
@@ -142,9 +152,8 @@ def load_weights(
 
     Raises WeightsError, before the model is of any use, for a missing, left-over, misshapen or integer tensor.
     """
-    wanted = dict(model.named_parameters())  # a tied matrix comes once
     used = set()
-    for name, parameter in wanted.items():
+    for name, parameter in stored_tensors(model, table):
         template, numbers = split_numbers(name)
         entry = table[template]
         try:
@@ -169,19 +178,28 @@ def load_weights(
         raise WeightsError(f"the checkpoint holds {len(left)} tensors that this model has no place for: {left[0]}, …")
 
 
-def _assign(model: nn.Module, name: str, parameter: nn.Parameter, value: Tensor) -> None:
-    """Put the tensor itself in the place of the (perhaps meta) parameter, wherever that is shared."""
-    new = nn.Parameter(value.contiguous(), requires_grad=parameter.requires_grad)
+def stored_tensors(model: nn.Module, table: Table) -> list[tuple[str, Tensor]]:
+    """(name, tensor) of what a file holds: every parameter, a tied one once, and the buffers that the table names."""
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if split_numbers(name)[0] in table]
+    return [*model.named_parameters(), *buffers]
+
+
+def _assign(model: nn.Module, name: str, own: Tensor, value: Tensor) -> None:
+    """Put the tensor itself in the place of the (perhaps meta) parameter or buffer, wherever that is shared."""
+    new = value.contiguous()
+    if isinstance(own, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=own.requires_grad)
     for module in model.modules():
-        for key, own in module._parameters.items():
-            if own is parameter:
-                module._parameters[key] = new
+        for tensors in (module._parameters, module._buffers):
+            for key, tensor in tensors.items():
+                if tensor is own:
+                    tensors[key] = new
 
 
 def stored_weights(model: nn.Module, table: Table) -> dict[str, Tensor]:
     """The model's parameters under the other format's names: the inverse of load_weights."""
     parts: Parts = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in stored_tensors(model, table):
         template, numbers = split_numbers(name)
         table[template].write(parameter.detach(), parts, numbers)
     return {

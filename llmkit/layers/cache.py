@@ -18,10 +18,12 @@ class LayerCache:
     """What one layer remembers; this class grows by concatenation.
 
     length   tokens seen so far, which is also the position of the next one
+    memory   keys and values of an encoder's memory, for layers with cross-attention; never grows
     """
 
     def __init__(self):
         self.length = 0
+        self.memory: tuple[Tensor, Tensor] | None = None  # (B, KV, S of the memory, D) each
         self.k: Tensor | None = None  # (B, KV, S, D)
         self.v: Tensor | None = None
 
@@ -41,6 +43,8 @@ class LayerCache:
         """Let text i of the batch go on from text rows[i]: beam search keeps the best and drops the others."""
         if self.k is not None:
             self.k, self.v = self.k[rows], self.v[rows]
+        if self.memory is not None:
+            self.memory = self.memory[0][rows], self.memory[1][rows]
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens: speculative decoding takes back what was refused."""

@@ -8,7 +8,15 @@ from llmkit.layers.cache import Cache, growing_cache, ring_cache, static_cache
 from llmkit.layers.transformer import Transformer
 
 
-class CausalLM(nn.Module):
+class Head(nn.Module):
+    """A whole model: what stands on top of one Transformer or two, with the family's config in `config`."""
+
+    def n_params(self) -> int:
+        """Parameters, a tied matrix counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class CausalLM(Head):
     """Hidden states -> logits for the next token, at every position.
 
     tie      share the matrix with the token embedding
@@ -42,7 +50,3 @@ class CausalLM(nn.Module):
         if window is not None and not self.transformer.sinks:
             return ring_cache(n_layers, window)
         return growing_cache(n_layers) if max_len is None else static_cache(n_layers, max_len)
-
-    def n_params(self) -> int:
-        """Parameters, a tied matrix counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())

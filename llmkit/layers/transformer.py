@@ -16,31 +16,68 @@ class Embedding(nn.Module):
 
     positions   a module from positions to vectors: nn.Embedding(max_len, C) or Sinusoidal(C); None where the
                 position enters in attention (RoPE, ALiBi, T5)
+    n_types     kinds of segment with a vector of their own (BERT's first and second sentence)
+    norm        applied to the sum (BERT, BART)
+    scale       multiplies the token vectors before the rest is added (sqrt(C) in the 2017 Transformer)
     """
 
-    def __init__(self, vocab_size: int, d_model: int, positions: nn.Module | None = None, dropout: float = 0.0):
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        positions: nn.Module | None = None,
+        dropout: float = 0.0,
+        n_types: int = 0,
+        norm: nn.Module | None = None,
+        scale: float = 1.0,
+    ):
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, d_model)
         self.positions = positions
+        self.types = nn.Embedding(n_types, d_model) if n_types else None
+        self.norm, self.scale = norm, scale
         self.dropout = nn.Dropout(dropout)
 
     @property
     def max_len(self) -> int | None:
         """The longest text that a learned table of positions allows; None where there is no limit."""
+        if isinstance(self.positions, OffsetEmbedding):
+            return self.positions.num_embeddings - self.positions.offset
         return self.positions.num_embeddings if isinstance(self.positions, nn.Embedding) else None
 
-    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        try:
-            x = self.tokens(ids)
-        except IndexError:
-            n = self.tokens.num_embeddings
-            raise ValueError(
-                f"token ids reach from {int(ids.min())} to {int(ids.max())}, but the vocabulary has 0 … {n - 1}: "
-                "is this another model's tokenizer?"
-            ) from None
+    def forward(self, ids: Tensor, positions: Tensor, types: Tensor | None = None) -> Tensor:
+        x = _look_up(self.tokens, ids, "token ids", "the vocabulary has", "is this another model's tokenizer?")
+        if self.scale != 1.0:
+            x = x * self.scale
         if self.positions is not None:
-            x = x + self.positions(positions)
+            x = x + self.positions(positions).type_as(x)  # Sinusoidal's are float32
+        if self.types is not None:
+            types = torch.zeros_like(ids) if types is None else types
+            x = x + _look_up(self.types, types, "segment numbers", "the model knows", "count them from 0")
+        if self.norm is not None:
+            x = self.norm(x)
         return self.dropout(x)
+
+
+def _look_up(table: nn.Embedding, ids: Tensor, what: str, there_are: str, advice: str) -> Tensor:
+    try:
+        return table(ids)
+    except IndexError:
+        raise ValueError(
+            f"{what} reach from {int(ids.min())} to {int(ids.max())}, but {there_are} 0 … {table.num_embeddings - 1}: "
+            f"{advice}"
+        ) from None
+
+
+class OffsetEmbedding(nn.Embedding):
+    """A table of positions whose first rows are not in use: RoBERTa and BART begin to count at 2."""
+
+    def __init__(self, max_len: int, d_model: int, offset: int):
+        super().__init__(max_len + offset, d_model)
+        self.offset = offset
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return super().forward(positions + self.offset)
 
 
 class Transformer(nn.Module):
@@ -75,6 +112,8 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         documents: Tensor | None = None,
         positions: Tensor | None = None,
+        types: Tensor | None = None,
+        memory: tuple[Tensor, Mask] | tuple[()] = (),
     ) -> Tensor:
         """
         ids             (B, T); with a cache, the tokens that come after those in it
@@ -82,6 +121,8 @@ class Transformer(nn.Module):
         documents       (B, T) number of the text each token belongs to, for several texts packed into one row; padding
                         before a text needs a number of its own
         positions       (T,) or (B, T); by default they count the tokens of each text from 0, padding left out
+        types           (B, T) segment numbers, for an embedding that has them; by default all 0
+        memory          (states (B, S, C), mask of their padding) from an encoder, for blocks with cross-attention
         """
         start = cache.length if cache is not None else 0
         T, S = ids.size(1), start + ids.size(1)
@@ -90,10 +131,10 @@ class Transformer(nn.Module):
             positions = self._positions(ids, start, attention_mask, documents)
         columns = cache.columns(T, ids.device) if cache is not None else torch.arange(S, device=ids.device)
         mask = self._mask(T, columns, attention_mask, documents)
-        x = self.embed(ids, positions)
+        x = self.embed(ids, positions, types)
         rotary = self.rope(positions, x.dtype) if self.rope is not None else None
         for block, layer_cache in zip(self.blocks, cache if cache is not None else repeat(None), strict=False):
-            x = block(x, mask, rotary, layer_cache)
+            x = block(x, mask, rotary, layer_cache, *memory)
         return self.norm(x)
 
     def _check(self, ids: Tensor, attention_mask: Tensor | None, documents: Tensor | None, cache: Cache | None) -> None:
@@ -111,6 +152,12 @@ class Transformer(nn.Module):
             raise ValueError("documents must have the shape of ids, and packed texts cannot be used with a cache")
         if cache is not None and len(cache) != len(self.blocks):
             raise ValueError(f"a cache for {len(cache)} layers was given to a model of {len(self.blocks)}")
+        ring = getattr(cache[0], "window", None) if cache else None
+        if ring is not None and (ring != self.window or self.sinks):
+            raise ValueError(
+                f"a ring cache of {ring} tokens was given to a model with window {self.window} and {self.sinks} sinks; "
+                "it fits a window of its own size without sinks: use a growing or a static cache"
+            )
 
     def _positions(self, ids: Tensor, start: int, attention_mask: Tensor | None, documents: Tensor | None) -> Tensor:
         """Where each token stands in its own text: (T,), or (B, T) where texts begin at different places."""
@@ -127,6 +174,9 @@ class Transformer(nn.Module):
         plain = attention_mask is None and documents is None and self.position_bias is None
         if self.window is not None and (T > 1 or self.window < S):
             mask = sliding_window_mask(T, S, self.window, self.sinks, columns.device)
+            if self.sinks and (attention_mask is not None or documents is not None):  # each text has first tokens
+                first = self._positions(columns[None], 0, attention_mask, documents) < self.sinks  # (B, S)
+                mask = mask | (causal_mask(T, S, columns.device) & first[:, None, None])
         elif self.causal and T > 1:
             if plain and T == S:
                 return CAUSAL
@@ -163,8 +213,10 @@ def token_positions(
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, start:]
 
 
-def init_weights(model: nn.Module, n_layers: int, std: float = 0.02) -> None:
+def init_weights(model: nn.Module, n_layers: int | None, std: float = 0.02) -> None:
     """GPT-2's initialisation: normal(0, std), biases 0, and what is added to the residual stream scaled down.
+
+    n_layers   None leaves the last projections at std: with the norm last (BERT) there is no stream that grows
 
     Each of the 2 n_layers branches adds its share of variance to the stream; dividing the std of their last
     projections by sqrt(2 n_layers) keeps the sum at 1. Source: Radford et al. 2019, section 2.3.
@@ -172,7 +224,7 @@ def init_weights(model: nn.Module, n_layers: int, std: float = 0.02) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             last = name.endswith(("o_proj", "down_proj"))
-            nn.init.normal_(module.weight, std=std / (2 * max(1, n_layers)) ** 0.5 if last else std)
+            nn.init.normal_(module.weight, std=std / (2 * max(1, n_layers)) ** 0.5 if last and n_layers else std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):

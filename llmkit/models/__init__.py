@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from llmkit.checkpoints.weights import Copy
-from llmkit.models import gpt2, llama, mixtral, palm
+from llmkit.models import bart, bert, gpt2, llama, mixtral, palm, roberta, t5
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ FAMILIES = {
     "mistral": Family(llama.LlamaConfig, llama.llama, llama.weights, llama.IGNORE),
     "mixtral": Family(mixtral.MixtralConfig, mixtral.mixtral, mixtral.weights, llama.IGNORE),
     "cohere": Family(palm.PalmConfig, palm.palm, palm.weights, llama.IGNORE),
+    "bert": Family(bert.BertConfig, bert.bert, bert.weights, bert.IGNORE),
+    "roberta": Family(roberta.RobertaConfig, roberta.roberta, roberta.weights, roberta.IGNORE),
+    "t5": Family(t5.T5Config, t5.t5, t5.weights, t5.IGNORE),
+    "bart": Family(bart.BartConfig, bart.bart, bart.weights, bart.IGNORE),
 }
 
 
