@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from llmkit.training.losses import IGNORE
+
 
 def pad(documents: Sequence[Sequence[int]], pad_id: int = 0, side: str = "right") -> tuple[Tensor, Tensor]:
     """Lists of ids -> ids (B, T) and attention_mask (B, T) bool, T the longest; padding on the right or the left.
@@ -29,23 +31,52 @@ def pad(documents: Sequence[Sequence[int]], pad_id: int = 0, side: str = "right"
 
 
 def document_batches(
-    documents: Sequence[Sequence[int]], batch_size: int, seed: int = 0, max_len: int | None = None
+    documents: Sequence[Sequence[int]], batch_size: int, seed: int = 0, max_len: int | None = None, pad_id: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of whole documents, shuffled anew in every epoch; documents of like length share a batch.
 
     Longer documents than max_len are cut. Sorting by length inside stretches of 16 batches keeps padding to a
     few percent without making batches alike.
     """
-    if batch_size < 1 or len(documents) < batch_size:
-        raise ValueError(f"{len(documents)} documents do not make a batch of {batch_size}")
-    rng = random.Random(seed)
     documents = [document[:max_len] for document in documents]
+    for batch in index_batches([len(document) for document in documents], batch_size, seed):
+        yield pad([documents[i] for i in batch], pad_id)
+
+
+def index_batches(lengths: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[list[int]]:
+    """Endless batches of numbers of documents: each once an epoch, like lengths together, a rest left out."""
+    if batch_size < 1 or len(lengths) < batch_size:
+        raise ValueError(f"{len(lengths)} documents do not make a batch of {batch_size}")
+    rng = random.Random(seed)
     while True:
-        order = rng.sample(range(len(documents)), len(documents))
+        order = rng.sample(range(len(lengths)), len(lengths))
         batches = []
         for start in range(0, len(order), 16 * batch_size):
-            stretch = sorted(order[start : start + 16 * batch_size], key=lambda i: len(documents[i]))
+            stretch = sorted(order[start : start + 16 * batch_size], key=lambda i: lengths[i])
             batches += [stretch[i : i + batch_size] for i in range(0, len(stretch) - batch_size + 1, batch_size)]
         rng.shuffle(batches)
-        for batch in batches:
-            yield pad([documents[i] for i in batch])
+        yield from batches
+
+
+def pad_pairs(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int] | int]], pad_id: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(ids, labels) pairs -> ids (B, T), attention_mask (B, T), labels padded with -100 (B, T'), or (B,) of numbers.
+
+    >>> ids, mask, labels = pad_pairs([([5, 6], [7]), ([8], [9, 1])])
+    >>> ids.tolist(), labels.tolist()
+    ([[5, 6], [8, 0]], [[7, -100], [9, 1]])
+    """
+    ids, mask = pad([ids for ids, _ in pairs], pad_id)
+    labels = [labels for _, labels in pairs]
+    if isinstance(labels[0], int):
+        return ids, mask, torch.tensor(labels)
+    return ids, mask, pad(labels, IGNORE)[0]
+
+
+def pair_batches(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int] | int]], batch_size: int, seed: int = 0, pad_id: int = 0
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless batches of `pad_pairs`, shuffled anew in every epoch; texts of like length share a batch."""
+    for batch in index_batches([len(ids) for ids, _ in pairs], batch_size, seed):
+        yield pad_pairs([pairs[i] for i in batch], pad_id)

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from llmkit.training.losses import next_token_loss
 from llmkit.training.optim import AdamW, clip_gradients, decay_groups, warmup_cosine
 
-Batch = tuple[Tensor, Tensor | None]  # ids (B, T), attention_mask (B, T) or None
+Batch = tuple[Tensor | None, ...]  # ids (B, T), attention_mask (B, T) or None, and what else the loss takes
 
 
 @dataclass
@@ -33,7 +33,7 @@ def train(
     weight_decay: float = 0.1,
     max_norm: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.95),
-    loss: Callable[[nn.Module, Tensor, Tensor | None], Tensor] | None = None,
+    loss: Callable[..., Tensor] | None = None,
     evaluate: Callable[[nn.Module], Any] | None = None,
     evaluate_at: Iterable[int] = (),
     optimizer: Any = None,
@@ -41,9 +41,9 @@ def train(
 ) -> History:
     """Train for n_steps: one batch, one gradient, one step.
 
-    batches      gives (ids, attention_mask) at least n_steps times
+    batches      gives (ids, attention_mask), or what else the loss takes, at least n_steps times
     lr           at the peak of warmup_cosine; warmup in steps, by default 5% of them
-    loss         (model, ids, attention_mask) -> scalar; by default next_token_loss
+    loss         (model, *batch) -> scalar; by default next_token_loss
     evaluate     called on the model, in evaluation mode, before the steps in evaluate_at and after the last
     optimizer    anything with .lr, step() and zero_grad(); by default AdamW over decay_groups
 
@@ -59,10 +59,10 @@ def train(
             if evaluate is not None and step in stops:
                 history.evaluations.append((step, _evaluate(model, evaluate)))
             try:
-                ids, attention_mask = next(stream)
+                batch = next(stream)
             except StopIteration:
                 raise ValueError(f"the batches ran out after {step} of {n_steps} steps") from None
-            value = loss(model, ids, attention_mask)
+            value = loss(model, *batch)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss of step {step} is {value.item()}: lower the learning rate")
             optimizer.zero_grad()

@@ -1,6 +1,6 @@
 """What training makes smaller. B texts of T tokens, V tokens in the vocabulary."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORE = -100  # a target that is not counted: padding, prompts
@@ -23,11 +23,44 @@ def next_token_loss(logits: Tensor, ids: Tensor, attention_mask: Tensor | None =
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean of -log P(target) in nats over the targets that are not -100; computed in float32.
 
-    logits (..., V), targets (...) -> scalar. Raises ValueError when every target is -100, where the mean is 0 / 0.
+    logits (..., V), targets (...) -> scalar. Raises ValueError when every target is -100, where the mean is 0 / 0, and
+    for a target outside 0 … V - 1.
     """
-    if not (targets != IGNORE).any():
+    counted = targets[targets != IGNORE]
+    if not len(counted):
         raise ValueError("every target is -100, so there is nothing to take a loss of")
+    if counted.min() < 0 or counted.max() >= logits.size(-1):
+        raise ValueError(
+            f"targets reach from {int(counted.min())} to {int(counted.max())}, but there are logits for "
+            f"0 … {logits.size(-1) - 1}: has the model's head as many labels as the data?"
+        )
     return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE)
+
+
+def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:
+    """What the decoder reads while it learns to write `labels` (B, T): the same, one place later.
+
+    start_id stands first; -100 (padding of the labels) becomes pad_id.
+
+    >>> shift_right(torch.tensor([[5, 6, 1, -100]]), start_id=0, pad_id=0)
+    tensor([[0, 5, 6, 1]])
+    """
+    before = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, pad_id)
+    return F.pad(before, (1, 0), value=start_id)
+
+
+def label_loss(model: nn.Module, ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    """cross_entropy of a model that answers every token, (B, T) labels, or every text, (B,): encoders with a head."""
+    return cross_entropy(model(ids, attention_mask), labels)
+
+
+def seq2seq_loss(model: nn.Module, ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    """cross_entropy of an encoder-decoder that reads ids (B, S) and writes labels (B, T), given the right beginning.
+
+    That is teacher forcing: every token is guessed from the true ones before it, not from the model's own.
+    """
+    decoder_ids = shift_right(labels, model.config.start_id, model.config.pad_id)
+    return cross_entropy(model(ids, decoder_ids, attention_mask), labels)
 
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:

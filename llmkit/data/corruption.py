@@ -1,0 +1,167 @@
+"""What encoder-decoders are pretrained to repair: T5's missing spans, and BART's five kinds of noise.
+
+`rng` is a numpy generator (or a RandomState, where a reference has to be matched draw by draw).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Rng = np.random.Generator | np.random.RandomState
+
+
+def random_segments(n_items: int, n_segments: int, rng: Rng) -> np.ndarray:
+    """Cut n_items into n_segments pieces of at least 1, every way with equal probability: their lengths.
+
+    >>> int(random_segments(10, 3, np.random.default_rng(0)).sum())
+    10
+    """
+    if not 1 <= n_segments <= n_items:
+        raise ValueError(f"{n_items} items cannot be cut into {n_segments} pieces of at least one")
+    begins = np.arange(n_items - 1) < n_segments - 1
+    rng.shuffle(begins)
+    return np.diff(np.flatnonzero(np.concatenate([[True], begins, [True]])))
+
+
+def t5_noise_mask(length: int, rng: Rng, density: float = 0.15, mean_span: float = 3.0) -> np.ndarray:
+    """Which tokens T5 takes away: a mask (length,), true for noise, as the reference computes it.
+
+    Counts are fixed by rounding: density * length tokens of noise in 1/mean_span as many spans; only where the spans
+    lie is random. Spans alternate, beginning with text and so *ending with noise, always*; and a text of up to 30
+    tokens has one span, which then is always the end (`noise_mask` mends both).
+    Draw by draw the same as `random_spans_noise_mask` of google-research/text-to-text-transfer-transformer
+    (t5/data/preprocessors.py) and of transformers' run_t5_mlm_flax.py.
+    Raises ValueError for fewer than 2 tokens: one must stay and one must go.
+    """
+    _need_two(length)
+    n_noise = min(max(int(np.round(length * density)), 1), length - 1)
+    n_spans = min(max(int(np.round(n_noise / mean_span)), 1), length - n_noise)
+    noise = random_segments(n_noise, n_spans, rng)
+    text = random_segments(length - n_noise, n_spans, rng)
+    return _alternate(text, noise)
+
+
+def noise_mask(length: int, rng: Rng, density: float = 0.15, mean_span: float = 3.0) -> np.ndarray:
+    """`t5_noise_mask` without its trap: a span may lie anywhere, also in a short text, and counts keep their mean.
+
+    Numbers of tokens and spans are rounded up or down by chance, so that they are right on average; the text before
+    the first span and after the last may be empty. (The very ends are still hidden less often than the middle: fewer
+    spans reach them.)
+    """
+    _need_two(length)
+    n_noise = min(max(_round_by_chance(length * density, rng), 1), length - 1)
+    n_text = length - n_noise
+    n_spans = min(max(_round_by_chance(n_noise / mean_span, rng), 1), n_noise, n_text + 1)
+    noise = random_segments(n_noise, n_spans, rng)
+    text = random_segments(n_text + 2, n_spans + 1, rng)  # two more than there are: the outer ones may be empty
+    text[0] -= 1
+    text[-1] -= 1
+    return _alternate(text, noise)
+
+
+def _need_two(length: int) -> None:
+    if length < 2:
+        raise ValueError(f"a text of {length} tokens cannot keep one and lose one")
+
+
+def _round_by_chance(x: float, rng: Rng) -> int:
+    return math.floor(x) + int(rng.random() < x - math.floor(x))
+
+
+def _alternate(text: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Text, noise, text, noise, … of these lengths, as a mask of the noise."""
+    lengths = np.zeros(len(text) + len(noise), dtype=int)
+    lengths[::2], lengths[1::2] = text, noise
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+
+
+def span_corruption(
+    ids: Sequence[int], noise: Sequence[bool], sentinels: Sequence[int], end_id: int
+) -> tuple[list[int], list[int]]:
+    """T5's task: each span of noise becomes one sentinel in the text; the answer gives each sentinel with its span.
+
+    sentinels   ids of <extra_id_0>, <extra_id_1>, …, one for each span, in order
+    result      (inputs, targets), both closed by end_id
+
+    Raises ValueError where there are more spans than sentinels. Source: Raffel et al. 2020, section 3.1.4.
+
+    >>> span_corruption([10, 11, 12, 13, 14], [False, True, True, False, True], sentinels=[99, 98], end_id=1)
+    ([10, 99, 13, 98, 1], [99, 11, 12, 98, 14, 1])
+    """
+    if len(ids) != len(noise):
+        raise ValueError(f"{len(ids)} tokens, but a mask for {len(noise)}")
+    inputs, targets, n_spans, inside = [], [], 0, False
+    for token, missing in zip(ids, noise, strict=True):
+        if missing and not inside:
+            if n_spans == len(sentinels):
+                raise ValueError(f"more than {len(sentinels)} spans are missing, and each needs a sentinel of its own")
+            inputs.append(sentinels[n_spans])
+            targets.append(sentinels[n_spans])
+            n_spans += 1
+        (targets if missing else inputs).append(token)
+        inside = bool(missing)
+    return [*inputs, end_id], [*targets, end_id]
+
+
+def span_corruption_lengths(length: int, density: float = 0.15, mean_span: float = 3.0) -> tuple[int, int]:
+    """How long a text may be so that its corrupted form has at most `length` tokens, and its targets' length.
+
+    Both with the end token. Source: `compute_input_and_target_lengths` of T5.
+
+    >>> span_corruption_lengths(512)
+    (568, 114)
+    """
+
+    def lengths(n: int) -> tuple[int, int]:
+        n_noise = round(n * density)
+        n_spans = round(n_noise / mean_span)
+        return n - n_noise + n_spans + 1, n_noise + n_spans + 1
+
+    n = length
+    while lengths(n + 1)[0] <= length:
+        n += 1
+    inputs, targets = lengths(n)
+    if density == 0.5 and targets > inputs:  # keeps the two equal, as the reference does
+        n, targets = n - 1, targets - 1
+    return n, targets
+
+
+def infill(ids: Sequence[int], rng: Rng, mask_id: int, rate: float = 0.3, mean_span: float = 3.0) -> list[int]:
+    """BART's text infilling: spans of Poisson length become one mask each; a span of length 0 adds a mask.
+
+    rate of the tokens is taken away. The repaired text has to say how many were missing, sometimes none.
+    Source: Lewis et al. 2019, section 2.2.
+    """
+    n_gone, spans = round(rate * len(ids)), []
+    while sum(spans) < n_gone:
+        spans.append(min(int(rng.poisson(mean_span)), n_gone - sum(spans)))
+    n_places = len(ids) - n_gone + 1  # before, between and after the tokens that stay
+    places = np.bincount(rng.integers(n_places, size=len(spans)), minlength=n_places) if spans else np.zeros(n_places)
+    out, token = [], iter(ids)
+    pending = iter(spans)
+    for place in range(n_places):
+        for _ in range(int(places[place])):
+            for _ in range(next(pending)):
+                next(token)
+            out.append(mask_id)
+        if place < n_places - 1:
+            out.append(next(token))
+    return out
+
+
+def permute_sentences(sentences: Sequence[Sequence[int]], rng: Rng) -> list[int]:
+    """BART's sentence permutation: all sentences, in a random order."""
+    return [token for i in rng.permutation(len(sentences)) for token in sentences[i]]
+
+
+def delete_tokens(ids: Sequence[int], rng: Rng, rate: float = 0.15) -> list[int]:
+    """BART's token deletion: round(rate * n) tokens go without a trace, so that the model has to say where as well."""
+    gone = set(rng.permutation(len(ids))[: round(rate * len(ids))].tolist())
+    return [token for i, token in enumerate(ids) if i not in gone]
+
+
+def rotate(ids: Sequence[int], rng: Rng) -> list[int]:
+    """BART's document rotation: begin at a random token, go round."""
+    start = int(rng.integers(len(ids))) if len(ids) else 0
+    return [*ids[start:], *ids[:start]]
