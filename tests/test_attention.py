@@ -57,6 +57,12 @@ def test_fused_attention_shares_heads_like_repeat_kv():
     assert torch.allclose(expected, torch_s, atol=1e-6)
 
 
+def test_the_triangle_of_the_fused_kernel_ends_at_the_last_key():
+    """torch's is_causal begins at the first one, which is another triangle when there are more keys than queries."""
+    q, k, v = tensors((B, H, T, D), (B, H, S, D), (B, H, S, D))
+    assert torch.allclose(fused_attention(q, k, v, CAUSAL), attention(q, k, v, CAUSAL), atol=1e-6)
+
+
 def test_a_row_that_sees_nothing_is_zero_and_so_is_its_gradient():
     q, k, v = tensors((1, 1, 2, 4), (1, 1, 3, 4), (1, 1, 3, 4))
     mask = torch.tensor([[True, True, False], [False, False, False]])

@@ -1,5 +1,6 @@
 """Folders as they come from people: whatever is wrong with one is said by name, and saving never loses the old one."""
 
+import fnmatch
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from llmkit.checkpoints.safetensors import INDEX, SINGLE
 from llmkit.checkpoints.weights import WeightsError
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
+from llmkit.models.palm import PalmConfig, palm
 
 CONFIG = LlamaConfig(vocab_size=20, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24, max_len=32)
 IDS = torch.arange(12).view(2, 6)
@@ -91,6 +93,25 @@ def test_a_config_that_fits_no_model_is_named(tmp_path, message):
 
     change_config(tmp_path, change)
     refused(tmp_path, message)
+
+
+def test_a_gpt2_with_another_activation_is_named(tmp_path):
+    llmkit.save_pretrained(gpt2(GPT2Config(20, 16, 8, 1, 2)), tmp_path)
+    change_config(tmp_path, lambda config: config.update(activation_function="gelu_fast"))
+    refused(tmp_path, r"the activation 'gelu_fast' is not one of gelu, gelu_new")
+
+
+def test_a_cohere_that_is_no_palm_is_named(tmp_path):
+    model = palm(PalmConfig(20, 16, 1, 2, head_dim=8, d_ff=24)).eval()
+    llmkit.save_pretrained(model, tmp_path)
+    change_config(tmp_path, lambda config: config.pop("tie_word_embeddings"))  # transformers 4 left it out where true
+    with torch.no_grad():
+        assert torch.equal(llmkit.from_pretrained(tmp_path)[0](IDS), model(IDS))
+    for name, value in {"hidden_act": "gelu", "logit_scale": 0.0625, "num_key_value_heads": 2}.items():
+        kept = (tmp_path / "config.json").read_text()
+        change_config(tmp_path, lambda config, change={name: value}: config.update(change))
+        refused(tmp_path, f"{name} is {value!r}, PaLM has ")
+        (tmp_path / "config.json").write_text(kept)
 
 
 def test_files_that_are_missing_or_damaged_are_named(tmp_path):
@@ -225,6 +246,21 @@ def test_saving_over_shards_leaves_none_that_would_be_read(tmp_path):
         assert torch.equal(one, other)
 
 
+def test_a_part_that_the_files_do_not_know_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.q_norm\.weight has no place in this family's files"):
+        llmkit.save_pretrained(llama(CONFIG, qk_norm=True), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_saving_removes_nobody_elses_weights(tmp_path):
+    saved(tmp_path, **SHARDED)
+    others = {"model_backup.safetensors", "model-lora.safetensors"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"mine")
+    saved(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", SINGLE, *others}
+
+
 def test_dtype_is_kept_unless_another_is_asked_for(tmp_path):
     llmkit.save_pretrained(llama(CONFIG).bfloat16(), tmp_path)
     for asked, expected in ((None, torch.bfloat16), (torch.float32, torch.float32)):
@@ -270,7 +306,11 @@ def test_names_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     again, _ = llmkit.from_pretrained("someone/small-llama")
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
-    assert asked == [("someone/small-llama", pretrained.HUB_FILES)] and not any("bin" in part for part in asked[0][1])
+    assert asked == [("someone/small-llama", pretrained.HUB_FILES)]
+    for file, wanted in {"config.json": True, "tokenizer.model": True, SINGLE: True, INDEX: True,
+                         "model-00001-of-00002.safetensors": True, "consolidated.safetensors": False,
+                         "pytorch_model.bin": False}.items():  # fmt: skip
+        assert any(fnmatch.fnmatch(file, pattern) for pattern in asked[0][1]) == wanted, file
 
     def offline(*_, **__):
         raise ConnectionError("no route")

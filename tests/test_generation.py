@@ -123,7 +123,7 @@ def test_beams_equal_transformers(tmp_path, length_penalty, early_stopping):
 
     import llmkit
 
-    for name, n_beams, seed in itertools.product(("gpt2", "llama gqa llama3"), (2, 5), (0, 1, 2)):
+    for name, n_beams, seed in itertools.product(("gpt2", "llama gqa llama3", "mistral window"), (2, 5), (0, 1, 2)):
         theirs = make_theirs(name, noise=0.3, seed=seed)
         theirs.save_pretrained(tmp_path / name)
         ours, _ = llmkit.from_pretrained(tmp_path / name)
@@ -151,6 +151,15 @@ def test_beams_that_cover_everything_find_the_best_text():
     got, score = beam_search(model, ids, 3, n_beams=25)
     assert got[0, 2:].tolist() == texts[log_probs.argmax()].tolist()
     assert torch.allclose(score * 3, log_probs.max(), atol=1e-5)
+
+
+def test_beams_refuse_what_cannot_work():
+    model, ids = _model(), torch.ones(2, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match="left"):
+        beam_search(model, ids, 3, attention_mask=torch.tensor([[True] * 3, [True, True, False]]))
+    for n_new, n_beams in ((0, 2), (3, 0)):
+        with pytest.raises(ValueError, match=f"at least 1, got {n_beams} and {n_new}"):
+            beam_search(model, ids, n_new, n_beams)
 
 
 def test_batch_equals_one_by_one():
@@ -222,6 +231,11 @@ def test_stop_strings(stop):
     assert "".join(_said(text, stop=["absent"])) == text
 
 
+def test_a_stop_string_that_ends_in_half_a_character_is_held_back():
+    assert "".join(_said("say Us→ more", stop=["Us→"])) == "say "
+    assert "".join(_said("say Us↑ more", stop=["Us→"])) == "say Us↑ more"
+
+
 def test_stop_string_that_never_completes_is_shown():
     assert "".join(_said("see the Use", stop=["User:"])) == "see the Use"
     with pytest.raises(ValueError, match="no tokens"):
@@ -276,6 +290,11 @@ def test_speculative_with_a_sliding_window():
     target, draft, ids = _model(0, **options), _model(1, **options), torch.tensor([[4, 5, 6]])
     result = speculative_generate(target, draft, ids, 20, sampler=GREEDY)
     assert torch.equal(result.ids, generate(target, ids, 20))
+
+
+def test_speculative_needs_one_vocabulary():
+    with pytest.raises(ValueError, match="the draft has 40 tokens, the target 61"):
+        speculative_generate(_model(), _model(vocab_size=40), torch.tensor([[4, 5]]), 5)
 
 
 def test_an_empty_cache_may_be_cut():

@@ -8,7 +8,7 @@ from torch import nn
 
 import llmkit
 from llmkit.checkpoints import weights
-from llmkit.layers import attention, masks, moe, rope
+from llmkit.layers import attention, blocks, masks, moe, rope
 from llmkit.layers.norms import RMSNorm
 
 pytest.importorskip("transformers")
@@ -84,6 +84,14 @@ def window_one_too_wide(model, monkeypatch):
     model.transformer.window += 1
 
 
+def one_branch_after_the_other(model, monkeypatch):
+    def forward(self, x, mask=None, rotary=None, cache=None):
+        x = x + self.attn(self.norm(x), mask, rotary, cache)
+        return x + self.mlp(self.norm(x))
+
+    monkeypatch.setattr(blocks.ParallelBlock, "forward", forward)
+
+
 def heads_interleaved(model, monkeypatch):
     """Query head h reads key-value head h mod KV instead of h // group."""
     monkeypatch.setattr(
@@ -111,6 +119,7 @@ BUGS = [
     ("llama", rms_eps), ("llama", other_theta), ("llama", turned_backwards), ("llama", gate_and_up_swapped),
     ("llama gqa llama3", no_scaling), ("llama gqa llama3", heads_interleaved),
     ("llama mqa yarn tied", no_attention_factor), ("llama mqa yarn tied", no_scaling),
+    ("palm", one_branch_after_the_other), ("palm", layer_norm_eps), ("palm", gate_and_up_swapped),
     ("mistral window", window_one_too_wide), ("mixtral", experts_gate_and_up_swapped), ("mixtral", not_renormalised),
 ]  # fmt: skip
 

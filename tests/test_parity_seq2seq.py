@@ -10,7 +10,8 @@ import llmkit
 from llmkit.checkpoints.weights import WeightsError, stored_weights
 from llmkit.generation.beam import beam_search
 from llmkit.generation.generate import generate, stream
-from llmkit.generation.logits import Sampler
+from llmkit.generation.logits import GREEDY, Sampler
+from llmkit.generation.speculative import speculative_generate
 from llmkit.models import FAMILIES, bart, t5
 
 pytest.importorskip("transformers")
@@ -160,6 +161,16 @@ def test_sampling_and_no_cache_give_the_same(pair):
         for use in (True, False)
     ]
     assert torch.equal(torch.stack(runs[0]), torch.stack(runs[1]))
+
+
+@torch.no_grad()
+def test_speculative_answer_is_the_greedy_one(pair):
+    _, ours = pair
+    ids, _ = texts((2, 15))
+    target, draft = ours.given(ids[:1]), ours.given(ids[1:])  # the draft has read something else
+    start = torch.full((1, 1), ours.config.start_id)
+    expected = generate(target, start, 12)
+    assert torch.equal(speculative_generate(target, draft, start, 12, sampler=GREEDY).ids, expected)
 
 
 @torch.no_grad()

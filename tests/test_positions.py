@@ -35,6 +35,7 @@ SCALINGS = {
     "yarn, other borders": YARN | {"beta_fast": 20.0, "beta_slow": 2.0},
     "yarn, borders not rounded": YARN | {"truncate": False},
     "yarn, its attention factor given": YARN | {"attention_factor": 1.25},
+    "yarn, deepseek's": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5},
 }
 
 

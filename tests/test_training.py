@@ -62,6 +62,22 @@ def test_adamw_equals_torch():
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_adamw_equals_torch_where_experts_are_idle():
+    """A parameter that gets its first gradient late is at its own first step, not at the model's."""
+    ours, theirs = (torch.nn.ParameterList(torch.ones(2, 3) for _ in range(3)) for _ in range(2))
+    options = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-6}
+    pairs = (ours, AdamW(decay_groups(ours), **options)), (theirs, torch.optim.AdamW(decay_groups(theirs), **options))
+    for step in range(8):
+        for parameters, optimizer in pairs:
+            optimizer.zero_grad()
+            for i, p in enumerate(parameters):
+                if step % (i + 1) == i:  # all steps, every second, every third
+                    p.grad = torch.randn(2, 3, generator=torch.Generator().manual_seed(10 * step + i))
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
 def test_adamw_leaves_parameters_without_gradient_alone():
     model = tiny()
     before = [p.clone() for p in model.parameters()]

@@ -12,7 +12,8 @@ from llmkit.models import FAMILIES, family_of
 from llmkit.tokenizers.base import Tokenizer
 from llmkit.tokenizers.files import load_tokenizer
 
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+# Only the weights that are read: Mistral's repositories hold them twice, as consolidated.safetensors too.
+HUB_FILES = ("*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 

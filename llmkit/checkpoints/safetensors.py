@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from llmkit.checkpoints.weights import WeightsError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WRITTEN = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")  # what save_safetensors calls its files
 
 
 class SafetensorsFolder(Mapping[str, Tensor]):
@@ -120,7 +122,7 @@ def save_safetensors(tensors: Mapping[str, Tensor], folder: str | Path, max_shar
     else:
         (folder / INDEX).unlink(missing_ok=True)
     for old in folder.glob("model*.safetensors"):
-        if old.name not in names:
+        if WRITTEN.fullmatch(old.name) and old.name not in names:  # model_backup.safetensors is somebody else's
             old.unlink()
 
 

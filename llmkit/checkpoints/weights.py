@@ -57,9 +57,6 @@ class Copy:
                 return name
         raise WeightsError(f"the checkpoint has no {' and no '.join(spelled)}")
 
-    def read(self, checkpoint: Mapping[str, Tensor], numbers: list[str]) -> Tensor:
-        return self.load(checkpoint[self.source(checkpoint, numbers)])
-
     def write(self, value: Tensor, parts: Parts, numbers: list[str]) -> None:
         parts[self.names[0].format(*numbers)] = self.store(value)
 
@@ -179,9 +176,16 @@ def load_weights(
 
 
 def stored_tensors(model: nn.Module, table: Table) -> list[tuple[str, Tensor]]:
-    """(name, tensor) of what a file holds: every parameter, a tied one once, and the buffers that the table names."""
+    """(name, tensor) of what a file holds: every parameter, a tied one once, and the buffers that the table names.
+
+    Raises WeightsError for a parameter that the table does not have: a part that the family's files know nothing of.
+    """
+    parameters = dict(model.named_parameters())
+    for name in parameters:
+        if split_numbers(name)[0] not in table:
+            raise WeightsError(f"{name} has no place in this family's files: save the state_dict instead")
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if split_numbers(name)[0] in table]
-    return [*model.named_parameters(), *buffers]
+    return [*parameters.items(), *buffers]
 
 
 def _assign(model: nn.Module, name: str, own: Tensor, value: Tensor) -> None:

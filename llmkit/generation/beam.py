@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from llmkit.generation.generate import check_padding
+
 NEVER = -1e9  # a score that loses against every other
 
 
@@ -39,7 +41,12 @@ def beam_search(
     Each step extends K beams by all V tokens, ranks K * V sums of log-probabilities, and keeps the best K that
     have not ended; those that end among the best K are put aside with their score. The same ids as transformers'
     `generate(num_beams=K)`.
+
+    Raises ValueError for padding on the right, no beam, or no token to write.
     """
+    check_padding(attention_mask)
+    if n_beams < 1 or max_new_tokens < 1:
+        raise ValueError(f"needs n_beams and max_new_tokens of at least 1, got {n_beams} and {max_new_tokens}")
     B, T = ids.shape
     K = n_beams
     rows = torch.arange(B, device=ids.device)[:, None]

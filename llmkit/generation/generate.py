@@ -30,8 +30,7 @@ def stream(
 
     Raises ValueError for an empty prompt, padding on the right, or a text beyond the model's learned positions.
     """
-    if attention_mask is not None and not attention_mask[:, -1].all():
-        raise ValueError("prompts of a batch must be padded on the left: the last column has padding in it")
+    check_padding(attention_mask)
     if max_new_tokens < 1:
         return
     if use_cache and cache is None:
@@ -45,6 +44,12 @@ def stream(
         ids = torch.cat([ids, new], dim=1)
         if attention_mask is not None:
             attention_mask = torch.cat([attention_mask, torch.ones_like(attention_mask[:, :1])], dim=1)
+
+
+def check_padding(attention_mask: Tensor | None) -> None:
+    """Raises ValueError for prompts (B, T) with padding on the right, where the next token would have to stand."""
+    if attention_mask is not None and not attention_mask[:, -1].all():
+        raise ValueError("prompts of a batch must be padded on the left: the last column has padding in it")
 
 
 def generate(

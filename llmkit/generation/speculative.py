@@ -87,13 +87,15 @@ def speculative_generate(
         raise ValueError(f"speculative decoding goes text by text: give one prompt, not {ids.size(0)}")
     sampler = sampler or Sampler()
     end = ids.size(1) + max_new_tokens
-    # Not new_cache: a model with a window would make a ring, which cannot take tokens back.
-    caches = [static_cache(len(model.transformer.blocks), end + n_guesses + 1) for model in (target, draft)]
+    # Of new_cache only the number of layers: a model with a window would make a ring, which cannot take tokens back.
+    caches = [static_cache(len(model.new_cache()), end + n_guesses + 1) for model in (target, draft)]
     result = Speculation(ids, 0, 0, 0)
     while result.ids.size(1) < end:
         n = min(n_guesses, end - result.ids.size(1) - 1)
         guesses, q = _guess(draft, caches[1], result.ids, n, sampler, generator)
         p = _target_probs(target, caches[0], result.ids, guesses, sampler)
+        if n and p.size(-1) != q.size(-1):
+            raise ValueError(f"the draft has {q.size(-1)} tokens, the target {p.size(-1)}: not one vocabulary")
         kept = _count_accepted(guesses, p, q, generator)
         last = p[kept] if kept == n else residual(p[kept], q[kept])
         token = last.multinomial(1, generator=generator)

@@ -42,11 +42,12 @@ def stream_text(
             break
         new.append(token.item())
         text = tokenizer.decode(new)
-        ends = [place for place in (text.find(s, max(0, given - max(map(len, stop)))) for s in stop) if place >= 0]
+        ends = [place for place in (text.find(s, given) for s in stop) if place >= 0]
         if ends:
             text = text[: min(ends)]
             break
-        certain = len(text) - max(_unfinished_character(text), _held_back(text, stop))
+        whole = text.rstrip("\ufffd")  # bytes at the end of a character whose other bytes are still to come
+        certain = len(whole) - _held_back(whole, stop)
         if certain > given:
             yield text[given:certain]
             given = certain
@@ -57,11 +58,6 @@ def stream_text(
 def generate_text(model: nn.Module, tokenizer: Tokenizer, prompt: str | list[int], *args, **options) -> str:
     """The whole answer of stream_text."""
     return "".join(stream_text(model, tokenizer, prompt, *args, **options))
-
-
-def _unfinished_character(text: str) -> int:
-    """Replacement characters at the end: bytes of a character whose other bytes are still to come."""
-    return len(text) - len(text.rstrip("\ufffd"))
 
 
 def _held_back(text: str, stop: list[str]) -> int:

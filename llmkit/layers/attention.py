@@ -50,6 +50,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask = None, scale: float |
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask = None, scale: float | None = None) -> Tensor:
     """`attention` by torch's kernels, which never write the (T, S) weights; k and v may have fewer heads."""
+    if mask is CAUSAL and q.size(-2) != k.size(-2):  # torch's own triangle would begin at the first key
+        mask = causal_mask(q.size(-2), k.size(-2), q.device)
     causal = mask is CAUSAL
     return F.scaled_dot_product_attention(
         q, k, v, None if causal else mask, is_causal=causal, scale=scale, enable_gqa=q.size(1) != k.size(1)
@@ -87,9 +89,8 @@ def add_sinks(k: Tensor, v: Tensor, mask: Mask, sinks: Tensor, scale: float) -> 
 
     Source: transformers gpt_oss `eager_attention_forward`, where the sink is a column of the scores.
     """
-    T = S = k.size(-2)
-    if isinstance(mask, Tensor):
-        T = mask.size(-2)
+    S = k.size(-2)
+    T = S if mask is CAUSAL else 1 if mask is None else mask.size(-2)  # one row serves all queries where all see all
     bias = torch.zeros(T, S, dtype=k.dtype, device=k.device)
     if mask is CAUSAL:
         mask = causal_mask(T, S, k.device)

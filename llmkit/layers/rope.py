@@ -98,9 +98,16 @@ def yarn_scaling(
     return (1 - stretch) * frequencies + stretch * frequencies / factor
 
 
-def yarn_attention_factor(factor: float) -> float:
-    """YaRN multiplies q and k by this, so that softmax stays as sharp over a longer context (section 3.4)."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
+    """YaRN multiplies q and k by this, so that softmax stays as sharp over a longer context (section 3.4).
+
+    mscale, mscale_all_dim   where a file has both (DeepSeek's), they weigh the logarithm, and their quotient counts
+    """
+
+    def weighed(weight: float = 1.0) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    return weighed(mscale) / weighed(mscale_all_dim) if mscale and mscale_all_dim else weighed()
 
 
 class RotaryEmbedding(nn.Module):
@@ -152,7 +159,8 @@ def scaled_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] |
     if kind == "yarn":
         options = {k: scaling[k] for k in ("beta_fast", "beta_slow", "truncate") if scaling.get(k) is not None}
         original = scaling["original_max_position_embeddings"]
-        attention_factor = scaling.get("attention_factor") or yarn_attention_factor(factor)
+        weights = (scaling.get(name) for name in ("mscale", "mscale_all_dim"))
+        attention_factor = scaling.get("attention_factor") or yarn_attention_factor(factor, *weights)
         return yarn_scaling(frequencies, factor, original, theta, **options), attention_factor
     raise ValueError(f"rope type {kind!r} is not known here; known are default, linear, ntk, llama3 and yarn")
 

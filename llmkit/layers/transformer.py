@@ -155,8 +155,8 @@ class Transformer(nn.Module):
         ring = getattr(cache[0], "window", None) if cache else None
         if ring is not None and (ring != self.window or self.sinks):
             raise ValueError(
-                f"a ring cache of {ring} tokens was given to a model with window {self.window} and {self.sinks} sinks; "
-                "it fits a window of its own size without sinks: use a growing or a static cache"
+                f"a ring cache of {ring} tokens was given to a model with window {self.window} and {self.sinks} sinks: "
+                "it needs the same window and no sinks; use another kind"
             )
 
     def _positions(self, ids: Tensor, start: int, attention_mask: Tensor | None, documents: Tensor | None) -> Tensor:

@@ -36,9 +36,12 @@ class GPT2Config:
             raise ValueError("GPT-2 with other than 1/sqrt(head_dim) as the scale of scores is not built here")
         if not hf.get("tie_word_embeddings", True):
             raise ValueError("GPT-2 with an output matrix of its own is not built here")
+        activation = hf.get("activation_function", "gelu_new")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"the activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
         return cls(
             hf["vocab_size"], hf["n_positions"], hf["n_embd"], hf["n_layer"], hf["n_head"], hf.get("n_inner"),
-            hf.get("activation_function", "gelu_new"), hf.get("layer_norm_epsilon", 1e-5),
+            activation, hf.get("layer_norm_epsilon", 1e-5),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:

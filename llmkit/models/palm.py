@@ -39,9 +39,11 @@ class PalmConfig:
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "PalmConfig":
         """From a cohere config.json; raises KeyError for a missing size, ValueError where Cohere is not PaLM."""
-        for name, palm_has in (("num_key_value_heads", 1), ("logit_scale", 1.0), ("tie_word_embeddings", True)):
-            if hf[name] != palm_has:
-                raise ValueError(f"{name} is {hf[name]}, PaLM has {palm_has}")
+        cohere = {"hidden_act": "silu", "tie_word_embeddings": True}  # what a file means that does not say
+        palm_has = {"num_key_value_heads": 1, "logit_scale": 1.0, **cohere}
+        for name, value in palm_has.items():
+            if (cohere | dict(hf))[name] != value:
+                raise ValueError(f"{name} is {hf[name]!r}, PaLM has {value!r}")
         if hf.get("use_qk_norm") or hf.get("attention_bias"):
             raise ValueError("PaLM has no norm on q and k, and no biases")
         fields = llama.llama_fields(hf)

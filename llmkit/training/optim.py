@@ -1,6 +1,7 @@
 """AdamW by hand, the learning-rate schedule, clipping."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -27,24 +28,28 @@ class AdamW:
     ):
         self.groups = [dict(group) for group in groups]
         self.lr, self.betas, self.eps = lr, betas, eps
-        self.step_count = 0
+        self.steps: dict[Tensor, int] = {}  # taken by each parameter: an idle expert takes none
         self.mean: dict[Tensor, Tensor] = {}
         self.square: dict[Tensor, Tensor] = {}
 
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        self.step_count += 1
         for group in self.groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            for p in parameters:
+            by_steps = defaultdict(list)  # parameters that have come equally far are moved together
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
                 if p not in self.mean:
                     self.mean[p], self.square[p] = torch.zeros_like(p), torch.zeros_like(p)
-            adamw_update(
-                parameters, [p.grad for p in parameters],
-                [self.mean[p] for p in parameters], [self.square[p] for p in parameters],
-                self.step_count, self.lr, self.betas, self.eps, group.get("weight_decay", 0.0),
-            )  # fmt: skip
+                self.steps[p] = self.steps.get(p, 0) + 1
+                by_steps[self.steps[p]].append(p)
+            for step, parameters in by_steps.items():
+                adamw_update(
+                    parameters, [p.grad for p in parameters],
+                    [self.mean[p] for p in parameters], [self.square[p] for p in parameters],
+                    step, self.lr, self.betas, self.eps, group.get("weight_decay", 0.0),
+                )  # fmt: skip
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -62,8 +67,6 @@ def adamw_update(
     For each p with gradient g: p shrinks by lr * weight_decay; mean and square move towards g and g²; both began
     at 0, so they are divided by 1 - beta^step; then p moves by lr * mean / (root of square + eps).
     """
-    if not parameters:
-        return
     beta1, beta2 = betas
     torch._foreach_mul_(parameters, 1 - lr * weight_decay)
     torch._foreach_lerp_(means, gradients, 1 - beta1)
