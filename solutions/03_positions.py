@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (loss, softmax, gradient) and 02 (tokens). From torch you need tensors, indexing, `sin`, `cos`, `cat`, `stack` and `where`; each exercise names the calls. The lesson trains small models; you may take them as black boxes, lesson 04 opens them.
 #
-# **Time** about 90 minutes, eight exercises, one of them optional. Two cells train small models, for half a minute in all.
+# **Time** about 90 minutes, eight exercises, one of them optional. Two cells train small models, for about 20 seconds in all.
 
 # %% tags=["setup"]
 import math
@@ -29,7 +29,7 @@ start("03_positions", solved=True)
 # > the dog bit the man
 # > the man bit the dog
 #
-# A model that knows *which* words there are, and not *where* they stand, cannot tell them apart. And the part that makes today's models strong, attention, is such a model: it compares each token with each other token, whatever stands between them. Let us see it. Here is a small untrained model with one layer of attention. It reads the letters of both sentences, each followed by the same question, and says how probable each letter comes next.
+# A model that knows *which* words there are, and not *where* they stand, cannot tell them apart. And the part that makes today's models strong, attention, is such a model: it compares each token with each other token, whatever stands between them. Let us see it. Here is a small untrained model with one layer of attention. It reads the letters of both sentences, each followed by the same question, and says how probable each letter is as the next one.
 
 # %%
 from llmkit.layers.attention import MultiHeadAttention
@@ -64,7 +64,7 @@ def language_model(embed, n_layers=2, rope=None, position_bias=None):
 
 
 sentences = ["the dog bit the man. who was it?", "the man bit the dog. who was it?"]
-ids = torch.stack([encode(sentence) for sentence in sentences])  # (B, T) = (2, 32)
+ids = torch.stack([encode(sentence) for sentence in sentences])  # (B, T) = (2, 32): B texts, T letters each
 torch.manual_seed(0)
 blind = language_model(Embedding(len(alphabet), D_MODEL), n_layers=1)
 with torch.no_grad():
@@ -144,7 +144,7 @@ except ValueError as error:
 #
 # $$p\,\omega_i \quad\text{with the frequency}\quad \omega_i = \frac{1}{\text{base}^{\,2i/C}}, \qquad i = 0, 1, \dots, C/2 - 1$$
 #
-# and an angle is written down by its sine and its cosine. So the vector of position $p$ has $C$ numbers: $\sin p\omega_0, \cos p\omega_0, \sin p\omega_1, \cos p\omega_1, \dots$ The base is 10000: the first hand turns by one radian for each token, the last by little more than 1/10000.
+# and an angle is written down by its sine and its cosine. So the vector of position $p$ has $C$ numbers: $\sin p\omega_0, \cos p\omega_0, \sin p\omega_1, \cos p\omega_1, \dots$ The base is 10000: the first hand turns by one radian for each token, the last one, in a wide model, by little more than 1/10000.
 #
 # ### Exercise 3.2 · sinusoidal · ●●○ · 10 min
 #
@@ -170,7 +170,7 @@ show(
 )
 
 # %% [markdown]
-# Each column is one position. The upper rows tell neighbours apart, the lower ones change so slowly that they hardly move over 64 positions. (They are there for longer texts.)
+# Each column is one position, and rows 0 and 1 are the first hand, rows 2 and 3 the second. The upper rows tell neighbours apart. The lower hands hardly move over 64 positions: sine near 0, cosine near 1, which makes the stripes. (They are there for longer texts.)
 #
 # Why sine *and* cosine? Because of this: going $k$ tokens further turns every hand by the fixed angle $k\,\omega_i$, **wherever you start**. A turn is a linear map, the one thing that a layer of a network computes most easily. So "three tokens back" can be one and the same operation at every place of the text.
 #
@@ -186,14 +186,14 @@ turns = [3.0, 0.3]
 turns = check(turns, "3.3")
 
 # %% [markdown]
-# A claim about *all* positions deserves a proof, or at least a test that could fail. We look for a matrix $M$ with $PE(p + k) = M\,PE(p)$ for 500 positions at once, without telling the computer anything about turns: least squares finds the best $M$, whatever it is. Beside it a control, vectors that are random instead of waves.
+# A claim about *all* positions deserves a proof, or at least a test that could fail. Call the vector of position $p$ $\mathrm{PE}(p)$. We look for one matrix $M$ with $\mathrm{PE}(p + 3) = M\,\mathrm{PE}(p)$ for 500 positions at once (four hands, base 100), without telling the computer anything about turns: least squares finds the best $M$, whatever it is. Beside it a control, vectors that are random instead of waves.
 
 
 # %%
 def best_map(vectors, k):
     """The matrix that comes nearest to mapping each row to the one k further, and the largest error it makes."""
     before, after = vectors[:-k], vectors[k:]
-    matrix = torch.linalg.lstsq(before, after, driver="gelsd").solution.T
+    matrix = torch.linalg.lstsq(before, after, driver="gelsd").solution.T  # this driver allows for dependent columns
     return matrix, float((before @ matrix.T - after).abs().max())
 
 
@@ -211,7 +211,7 @@ assert error < 1e-3 and control_error > 1
 assert torch.allclose(matrix[:2, :2], rotation, atol=1e-3) and matrix[:2, 2:].abs().max() < 1e-3
 
 # %% [markdown]
-# The matrix that least squares found is made of 2 × 2 blocks, one for each hand, and each block is a turn by $3\,\omega_i$. All else is 0.
+# The matrix that least squares found is made of 2 × 2 blocks, one for each hand, and each block is a turn by $3\,\omega_i$. All else is 0. The random vectors have no such matrix.
 #
 # **Break it.** The waves have a fixed size, and embeddings have another. GPT-2 begins with embeddings of standard deviation 0.02. Add waves to them, and the token is a whisper beside its position:
 
@@ -226,7 +226,7 @@ print(f"root mean square of the waves: {size:.3f}, {size / 0.02:.0f} times an em
 #
 # Adding has a weakness: the vector then says "the letter e at position 37", and whoever wants to know "the letter before me" has to subtract positions first. **RoPE** (rotary position embedding, Su et al. 2021) builds the subtraction in.
 #
-# For this we need one fact about attention. Each token makes two vectors of $D$ numbers from its own: a **query** $q$, what it looks for, and a **key** $k$, what it has to offer. How much the token at position $m$ attends to the token at position $n$ depends on the dot product $q \cdot k = q_1 k_1 + \dots + q_D k_D$, the **score**. That is all we need until lesson 04.
+# For this we need one fact about attention. Each token makes two vectors of $D$ numbers from its own vector: a **query** $q$, what it looks for, and a **key** $k$, what it has to offer. How much the token at position $m$ attends to the token at position $n$ depends on the dot product $q \cdot k = q_1 k_1 + \dots + q_D k_D$, the **score**. That is all we need until lesson 04.
 #
 # Now take the hands of the clock again. Cut $q$ and $k$ into pairs, see each pair as an arrow in the plane, and turn the arrow of a token at position $p$ by the angle $p\,\omega_i$. The dot product of two arrows depends on their lengths and on the angle *between* them. Turn $q$ by $m\,\omega$ and $k$ by $n\,\omega$, and the angle between them changes by $(m - n)\,\omega$: only the **distance** counts. By hand, for $q = k = (1, 0)$ and $\omega = 1$:
 
@@ -238,13 +238,13 @@ for m, n in ((5, 3), (25, 23), (25, 24), (3, 5)):
     print(f"{m:3} {n:3} {score:15.4f} {math.cos(m - n):17.4f}")
 
 # %% [markdown]
-# Which numbers make a pair is a convention. llmkit takes the one of LLaMA's files at Hugging Face: entry $i$ of the first half goes with entry $i$ of the second half, so for $D = 8$ the pairs are (0, 4), (1, 5), (2, 6), (3, 7). An arrow $(a, b)$ turned by the angle $\theta$ becomes
+# Which numbers make a pair is a convention. llmkit takes the one of LLaMA's files at Hugging Face: entry $i$ of the first half goes with entry $i$ of the second half, so for $D = 8$ the pairs are (0, 4), (1, 5), (2, 6), (3, 7). An arrow $(a, b)$ turned by the angle $\alpha$ becomes
 #
-# $$(a\cos\theta - b\sin\theta,\;\; b\cos\theta + a\sin\theta)$$
+# $$(a\cos\alpha - b\sin\alpha,\;\; b\cos\alpha + a\sin\alpha)$$
 #
 # ### Exercise 3.4 · rotate · ●●○ · 10 min
 #
-# Write `rotate(x, cos, sin)`. `x` has the shape (B, H, T, D): B texts, H **heads** (several queries side by side for each token), T positions, D numbers. `cos` and `sin` are those of the angles, with the shape (T, D/2), or (B, 1, T, D/2) where each text has positions of its own; both broadcast against a half of `x`. `x.chunk(2, dim=-1)` gives the two halves, `torch.cat([a, b], dim=-1)` joins them.
+# Write `rotate(x, cos, sin)`. `x` has the shape (B, H, T, D): B texts, H **heads** (several queries side by side for each token, each of $D = C/H$ numbers), T positions, D numbers. `cos` and `sin` are those of the angles, with the shape (T, D/2), or (B, 1, T, D/2) where each text has positions of its own; both broadcast against a half of `x`. `x.chunk(2, dim=-1)` gives the two halves, `torch.cat([a, b], dim=-1)` joins them.
 
 # %% tags=["exercise"]
 from llmkit.layers.rope import rotate
@@ -253,7 +253,7 @@ from llmkit.layers.rope import rotate
 rotate = check(rotate)
 
 # %% [markdown]
-# The frequencies are those of the waves above, and `RotaryEmbedding` makes from positions the cosines and sines that `rotate` wants.
+# The frequencies are those of the waves above, with $D$ in the place of $C$. The base is called `theta` here, as in the configs of real models. `RotaryEmbedding` makes from positions the cosines and sines that `rotate` wants.
 
 # %% tags=["show"]
 from llmkit.layers.rope import rope_frequencies
@@ -288,7 +288,7 @@ for axis, (name, matrix) in zip(axes, scores.items(), strict=True):
     axis.set_xlabel("key at n")
     axis.grid(False)
 axes[0].set_ylabel("query at m")
-fig.colorbar(image, ax=axes, label="score", shrink=0.8)
+fig.colorbar(image, ax=axes, label="score", shrink=0.8).ax.set_ylim(-12, 6)  # the colours that occur
 show(
     fig,
     alt="Three maps of scores for one query and one key at all positions. With RoPE every diagonal has one colour "
@@ -300,7 +300,7 @@ assert unevenness(scores["RoPE"]) < 1e-3
 assert min(unevenness(scores["only q turned"]), unevenness(scores["waves added"])) > 1
 
 # %% [markdown]
-# The number in each title is the largest difference between two scores of the *same* distance. With RoPE it is 0: every diagonal has one colour. With only $q$ turned the score hangs on $m$ alone. With waves added, part of the score depends on the distance, the rest on the two places themselves.
+# The number in each title is the largest difference between two scores of the *same* distance. With RoPE it is 0: every diagonal has one colour. With only $q$ turned the score depends on $m$ alone. With waves added, part of the score depends on the distance, the rest on the two places themselves.
 #
 # **Break it.** RoPE asks for exact angles. The numbers of a model are often stored in bfloat16, which has only 8 significant bits. If the frequencies are rounded like that, the angle at position 10,000 is off by:
 
@@ -342,13 +342,13 @@ for n_heads in (2, 4, 6):
 # %% [markdown]
 # ## Added to the scores: T5's buckets
 #
-# T5 *learns* what to add: one number for each distance and head. A table of all distances would end somewhere, like the table of positions. So T5 puts distances into **buckets**: the near ones have a bucket each, the farther ones share, in stretches that grow by equal factors, and everything beyond `max_distance` falls into the last one. That ends nowhere.
+# T5 *learns* what to add: one number for each distance and head. A table of all distances would end somewhere, like the table of positions. So T5 puts distances into **buckets**: the near ones have a bucket each, the farther ones share, in stretches that grow by equal factors. The last bucket takes the final stretch before `max_distance` and everything beyond. That ends nowhere.
 #
 # Two more things. Distance here is *key position minus query position*: a key in the past has a **negative** distance. And an encoder looks both ways (`bidirectional`), so half of its buckets are for keys that come later; a decoder looks back only, and all its buckets are for the past.
 #
 # ### Exercise 3.6 · find the bug · ●●○ · 12 min
 #
-# Here is somebody's `relative_bucket`. The shapes are right, nothing crashes, and in an encoder it does what it should. In a decoder it tells the model nothing at all. Mend it. (Print a few buckets for `bidirectional=False` before you read the code.)
+# Here is somebody's `relative_bucket`. The shapes are right, nothing crashes, and in an encoder it does what it should. In a decoder it tells the model nothing at all. Print a few buckets for `bidirectional=False` first, then read the code, then mend it. The docstring says what is wanted.
 
 # %% tags=["exercise"]
 from llmkit.layers.positions import relative_bucket
@@ -381,7 +381,7 @@ show(
 #
 # The sixth model has no positions at all: the control. And for a scale, two counting models of lesson 01: letter frequencies alone (a unigram), and letters given the one before (a bigram).
 #
-# A detail of T5: it was trained on 512 tokens, and all beyond a distance of 128 shares a bucket. We keep that proportion roughly: 16 buckets, up to a distance of 32. A bucket for distances that never occur in training would keep the number it began with.
+# A detail of T5: it was trained on 512 tokens, and all beyond a distance of 128 shares a bucket. Ours has 16 buckets, up to a distance of 32, half of what it is trained on. A bucket for distances that never occur in training would keep the number it began with.
 #
 # The learned table has 64 rows, and llmkit refuses more. To see what would happen, we glue random rows to it, as large as those that it began with.
 
@@ -461,7 +461,7 @@ guess_rope = None  # for example 2.0
 
 # %%
 SCHEMES = ("none", "learned", "sinusoidal", "RoPE", "ALiBi", "T5 bias")
-SEEDS = (0, 1)
+SEEDS = (0,)  # (0, 1) trains each model twice and prints the spread
 trained = {(scheme, seed): fit(model_with(scheme, seed), seed) for scheme in SCHEMES for seed in SEEDS}
 for seed in SEEDS:
     embed = trained["learned", seed].transformer.embed
@@ -478,9 +478,10 @@ def in_zone(scheme, zone):
     return sum(values) / len(values), (max(values) - min(values)) / 2
 
 
+cell = "{:9.2f} ± {:.2f}" if len(SEEDS) > 1 else "{:15.2f}"
 print(f"{'nats a letter at':18}" + "".join(f"{f'{a} … {b - 1}':>15}" for a, b in ZONES))
 for scheme in SCHEMES:
-    print(f"{scheme:18}" + "".join("{:9.2f} ± {:.2f}".format(*in_zone(scheme, zone)) for zone in ZONES))
+    print(f"{scheme:18}" + "".join(cell.format(*in_zone(scheme, zone)) for zone in ZONES))
 print(f"unigram {unigram:.2f}, bigram {bigram:.2f} at every position")
 
 # %%
@@ -489,7 +490,7 @@ near = {scheme: in_zone(scheme, (32, 64))[0] for scheme in SCHEMES}
 best = min(far, key=far.get)
 
 
-def draw_by_position(axis, curves, colors, step=32, gap=0.055):
+def draw_by_position(axis, curves, colors, step=32, gap=0.047):
     """Means over `step` positions; names at the right end, moved apart where they would overlap."""
     middles = torch.arange(step // 2, LONG, step)
     axis_range = max(1.1, *(float(curve.view(-1, step).mean(1).max()) - 1.9 for curve in curves.values()))
@@ -505,7 +506,7 @@ def draw_by_position(axis, curves, colors, step=32, gap=0.055):
 
 scheme_colors = {
     "none": COLORS["control"], "learned": "#E69F00", "sinusoidal": "#D55E00", "RoPE": "#0072B2", "ALiBi": "#009E73",
-    "T5 bias": "#CC79A7", "bigram": "#666666",
+    "T5 bias": "#56B4E9", "bigram": "#666666",
 }  # fmt: skip
 fig, axis = figure(height=4.2)
 means = {scheme: torch.stack([by_position[scheme, seed] for seed in SEEDS]).mean(0) for scheme in SCHEMES}
@@ -513,9 +514,8 @@ draw_by_position(axis, means | {"bigram": torch.full((LONG,), bigram)}, scheme_c
 axis.text(CONTEXT + 4, axis.get_ylim()[1], "trained up to here", color="#666666", fontsize=9, va="top")
 if guess_rope is not None:
     axis.plot(448, guess_rope, "o", color=COLORS["guess"])
-    axis.annotate(
-        "your guess\nfor RoPE", (448, guess_rope), (-60, 6), textcoords="offset points", color=COLORS["guess"]
-    )
+    axis.annotate("your guess for RoPE", (448, guess_rope), (0, 7), textcoords="offset points", color=COLORS["guess"],
+                  ha="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
 axis.set_title("ALiBi stays where it was; waves and RoPE break")
 show(
     fig,
@@ -525,12 +525,14 @@ show(
 print(f"lowest at positions 384 … 511: {best}" + (f"; your guess: {guess_scheme}" if guess_scheme else ""))
 assert best == "ALiBi" and abs(far["ALiBi"] - near["ALiBi"]) < 0.1
 assert far["sinusoidal"] - near["sinusoidal"] > 0.4
-assert 0.05 < far["learned"] - near["learned"] < 0.5 and 0.05 < far["T5 bias"] - near["T5 bias"] < 0.6
+assert 0.02 < far["learned"] - near["learned"] < 0.5 and 0.05 < far["T5 bias"] - near["T5 bias"] < 0.6
 assert max(near["RoPE"], near["ALiBi"], near["T5 bias"]) < near["none"] - 0.1
 assert min(near["learned"], near["sinusoidal"]) > near["none"] - 0.12 and abs(near["none"] - bigram) < 0.15
 assert in_zone("RoPE", (128, 256))[0] - near["RoPE"] < 0.4 < far["RoPE"] - near["RoPE"]
 
 # %% [markdown]
+# Each model was trained once, to keep the wait short. With another seed (try `SEEDS = (0, 1)`) most numbers move by less than a tenth, RoPE's at the far end by up to two tenths, those of the waves beyond 64 by half a nat and more. So trust the large differences, and not the order of RoPE, ALiBi and T5's bias within the first 64.
+#
 # Read the grey area first, the training length. RoPE, ALiBi and T5's bias, the three that tell attention about *distances*, have learned most. After this short training the waves and the learned table are no better than no positions at all, or hardly. "Two letters before me" has to be found anew for each of the 64 places; with distances, only once. (This need not stay so. What do you get with `n_steps=2000`?)
 #
 # The control is about as good as the bigram, and that is no accident: the letter at which the model stands it knows without looking back. What it cannot tell is the order of the letters before that one.
@@ -543,39 +545,40 @@ assert in_zone("RoPE", (128, 256))[0] - near["RoPE"] < 0.4 < far["RoPE"] - near[
 # - **Waves** have a vector for each position, as promised. The model has never seen those vectors, and the loss jumps as soon as they come.
 # - **The learned table** with its random rows loses less than that. It also had less to lose.
 #
-# One question is left from the beginning, where the blind model had *one* layer. This one has two:
+# One question is left from the beginning. The blind model there had *one* layer, and the control here has two. Does that matter? Two untrained models without positions, which differ in their layers only:
 
 # %%
-with torch.no_grad():
-    for n_layers, model in ((1, blind), (2, trained["none", 0])):
-        answers = model(ids)[:, -1].softmax(-1)
-        print(
-            f"{n_layers} layer(s), no positions: the two answers differ by {float((answers[0] - answers[1]).abs().max()):.4f}"
-        )
-assert (answers[0] - answers[1]).abs().max() > 1e-4
+for n_layers in (1, 2):
+    torch.manual_seed(0)
+    blind = language_model(Embedding(len(alphabet), D_MODEL), n_layers)
+    with torch.no_grad():
+        answers = blind(ids)[:, -1].softmax(-1)
+    difference = float((answers[0] - answers[1]).abs().max())
+    print(f"{n_layers} layer(s), no positions: the two answers differ by {difference:.4f}")
+    assert (difference > 1e-3) == (n_layers == 2)
 
 # %% [markdown]
 # With two layers a blind model is not wholly blind. A token in these models sees only what came before it. So after the first layer the vector of each letter already depends on *which letters came before it*, and the second layer can make use of that. Larger models without positions learn a good deal in this way (Haviv et al. 2022).
 #
 # ## Why RoPE breaks
 #
-# Look at the hands of the clock. Here are three of the four hands that a head of our model has, with all the angles that occur within 64 tokens, and those that are added up to 512.
+# Look at the hands of the clock. Here are three of the four hands that a head of our model has (the fourth is slower still): inside all the angles that occur within 64 tokens, outside those within 512.
 
 # %%
 frequencies = rope_frequencies(D_MODEL // N_HEADS)
-fig, axes = figure(3, height=2.6)
+fig, axes = figure(3, height=2.8)
 for axis, i in zip(axes, (0, 1, 2), strict=True):
     for radius, length, color, label in (
-        (1.0, CONTEXT, COLORS["model"], "trained"),
-        (1.25, LONG, COLORS["bad"], "asked"),
+        (1.0, CONTEXT, COLORS["model"], f"trained: {CONTEXT} tokens"),
+        (1.25, LONG, COLORS["bad"], f"asked: {LONG} tokens"),
     ):
         angles = torch.arange(length) * frequencies[i]
         axis.plot(radius * angles.cos(), radius * angles.sin(), ".", color=color, markersize=3)
         if i == 2:
-            axis.text(-0.7, 0.1 if label == "trained" else -0.3, label, color=color, fontsize=9)
+            axis.text(-0.15, 0.1 if radius == 1.0 else -0.3, label, color=color, ha="center", fontsize=9)
     share = min(1.0, float((CONTEXT - 1) * frequencies[i] / (2 * math.pi)))
     axis.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=[], yticks=[])
-    axis.set_title(f"hand {i}: {share:.0%} seen in training", fontsize=9)
+    axis.set_title(f"hand {i}:\n{share:.0%} seen in training", fontsize=10)
     axis.grid(False)
 show(
     fig,
@@ -696,7 +699,7 @@ for axis, curves, title in (
     (axes[0], before, f"no training: {best_before} ends best"),
     (axes[1], after, f"20 steps: {best_after} ends best"),
 ):
-    draw_by_position(axis, {name: torch.stack(c).mean(0) for name, c in curves.items()}, scaling_colors)
+    draw_by_position(axis, {name: torch.stack(c).mean(0) for name, c in curves.items()}, scaling_colors, gap=0.06)
     axis.set_title(title)
 axes[1].set_ylabel("")
 show(
@@ -706,11 +709,11 @@ show(
 )
 
 # %% [markdown]
-# Left, without any training: **linear** scaling costs most within the first 64 letters. The model has learned what one step of the fast hand means, and a step is now an eighth of that. NTK and YaRN leave the fast hand alone. They lose a little at the start, and at the end they are far better than no scaling.
+# Left, without any training: **linear** scaling is flat, with no break, but costs most within the first 64 letters. The model has learned what one step of the fast hand means, and a step is now an eighth of that. NTK and YaRN leave the fast hand alone. They lose a little at the start, and at the end they are far better than no scaling.
 #
-# Right, after 20 steps: at the far end every curve has come down, the control's too, for long texts teach something by themselves. NTK and YaRN remain ahead of the control; linear scaling has only just reached it. (Its authors train for up to 1000 steps.)
+# Right, after 20 steps: at the far end every curve has come down, the control's too, for long texts teach something by themselves. NTK and YaRN remain ahead of the control; linear scaling is only level with it, within what another seed would change. (Its authors train for up to 1000 steps.)
 #
-# Do not take the order of NTK and YaRN from here. YaRN's borders, 32 turns and 1 turn, were chosen for contexts of thousands of tokens, where many hands make more than 32 turns. In 64 tokens not one does: the turns are printed above.
+# Do not take the order of NTK and YaRN from here. YaRN's borders, 32 turns and 1 turn, were chosen for contexts of thousands of tokens, where many hands make more than 32 turns. In 64 tokens not one does, as printed above. By that border YaRN's blend would begin before the first hand; it is cut off at hand 0, and so hand 0 stays as it is.
 #
 # ## One rotation, two orders (optional)
 #

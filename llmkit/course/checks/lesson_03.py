@@ -99,6 +99,17 @@ def sinusoidal_each_its_own_wave(positions, d_model, base):
 
 
 @refuses_odd
+def sinusoidal_counts_entries(positions, d_model, base):
+    angles = _angles(positions, 2 * torch.arange(d_model) / d_model, base)
+    return _alternate(angles[..., 0::2].sin(), angles[..., 1::2].cos())
+
+
+@refuses_odd
+def sinusoidal_base_fixed(positions, d_model, base):
+    return sinusoidal(positions, d_model)
+
+
+@refuses_odd
 def sinusoidal_in_whole_turns(positions, d_model, base):
     return sinusoidal(positions * 2 * math.pi, d_model, base)
 
@@ -142,6 +153,11 @@ def rotate_cases() -> list[Case]:
 def rotate_neighbours(x, cos, sin):
     x1, x2 = x[..., 0::2], x[..., 1::2]
     return torch.stack([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).flatten(-2)
+
+
+def rotate_neighbours_joined_as_halves(x, cos, sin):
+    x1, x2 = x[..., 0::2], x[..., 1::2]
+    return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
 
 
 def rotate_backwards(x, cos, sin):
@@ -238,7 +254,7 @@ def _bucket(
     n_buckets=32,
     max_distance=128,
     *,
-    past=lambda d: -d,
+    past=lambda d: (-d).clamp(min=0),
     future=lambda d: d > 0,
     halve=True,
     exact_of=lambda n: n // 2,
@@ -256,7 +272,7 @@ def _bucket(
         bucket = future(distance).long() * half
         distance = distance.abs()
     else:
-        distance = past(distance).clamp(min=0)
+        distance = past(distance)
     exact = exact_of(n_buckets)
     scale = math.log(max_distance / exact) if by_exact else math.log(max_distance)
     share = torch.log(distance.clamp(min=1).float() / exact) / scale
@@ -284,6 +300,14 @@ def bucket_past_and_future_swapped(
 
 def bucket_future_like_past(distance, bidirectional=True, n_buckets=32, max_distance=128):
     return _bucket(distance, bidirectional, n_buckets, max_distance, past=torch.abs)
+
+
+def bucket_past_stays_negative(distance, bidirectional=True, n_buckets=32, max_distance=128):
+    return _bucket(distance, bidirectional, n_buckets, max_distance, past=lambda d: d.clamp(max=0))
+
+
+def bucket_future_negative(distance, bidirectional=True, n_buckets=32, max_distance=128):
+    return _bucket(distance, bidirectional, n_buckets, max_distance, past=torch.neg)
 
 
 def bucket_future_for_the_past(distance, bidirectional=True, n_buckets=32, max_distance=128):
@@ -368,6 +392,12 @@ def llama3_no_blend_above(frequencies, factor, low_freq_factor, high_freq_factor
     return torch.where(turns > high_freq_factor, frequencies, frequencies / factor)
 
 
+def llama3_same_blend(frequencies, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings):
+    turns = _turns(frequencies, original_max_position_embeddings)
+    keep = 0.5 * (turns > low_freq_factor) + 0.5 * (turns >= high_freq_factor)
+    return _blend(frequencies, keep, factor)
+
+
 def llama3_blend_by_wavelength(
     frequencies, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings
 ):
@@ -450,6 +480,13 @@ EXERCISES = [
             "a row that is looked up twice adds to the sum twice": lambda: [1, 0, 1, 0],
             "a row that is never looked up does not change the sum": lambda: [1, 1, 1, 1],
             "one number for each *row* of the table (there are four), not for each id": lambda: [2, 0, 2],
+            "the other way round: which of the rows is looked up twice?": lambda: [2, 0, 1, 0],
+            "the numbers are right, but this is a tensor; give a list, with .tolist()": lambda: torch.tensor(
+                row_gradients()
+            ),
+            "that is the gradient of every entry; give one number for each row, as a list": lambda: torch.tensor(
+                [[1.0] * 3, [0.0] * 3, [2.0] * 3, [0.0] * 3]
+            ),
             "the loss is the sum, not the mean": lambda: [1 / 3, 0, 2 / 3, 0],
             "rows are counted from 0: id 2 is the third row": lambda: [0, 2, 0, 1],
             "each *number* of a row has this gradient; do not add the three numbers of a row up": lambda: [3, 0, 6, 0],
@@ -473,6 +510,10 @@ EXERCISES = [
             "sine and cosine are swapped: the sine comes first": sinusoidal_cosine_first,
             "the waves become faster; the position is *divided* by base^(2i/C)": sinusoidal_ever_faster,
             "sine and cosine of a pair have different frequencies; they share 2i/C": sinusoidal_each_its_own_wave,
+            "i counts the pairs, not the entries; sine and cosine of a pair share one frequency": (
+                sinusoidal_counts_entries
+            ),
+            "the argument `base` is not used; 10000 stands in its place": sinusoidal_base_fixed,
             "the angle is the position times the frequency, without 2 pi": sinusoidal_in_whole_turns,
             "the odd entries are sines too; they are cosines": sinusoidal_only_sines,
         },
@@ -493,6 +534,7 @@ EXERCISES = [
             "the other way round: pair 0 is the fastest": lambda: [0.3, 3.0],
             "the exponent of pair 1 is 2i/C = 1/2, and 100 to the power 1/2 is 10": lambda: [3.0, 0.03],
             "that is in whole turns; write radians": lambda: [3 / (2 * math.pi), 0.3 / (2 * math.pi)],
+            "the exponent of pair 1 is i/C there; it must be 2i/C": lambda: [3.0, 3 / 100**0.25],
             "those are the frequencies; from 5 to 8 there are three steps": lambda: [1.0, 0.1],
         },
     ),
@@ -510,6 +552,9 @@ EXERCISES = [
         ),
         wrong={
             "neighbours were paired, x[0] with x[1]; here x[i] goes with x[i + D/2]": rotate_neighbours,
+            "neighbours were taken apart, x[0] and x[1], but joined as halves; x[i] goes with x[i + D/2]": (
+                rotate_neighbours_joined_as_halves
+            ),
             "it turns the other way: check the two signs": rotate_backwards,
             "the sign of the second half: b cos + a sin": rotate_both_minus,
             "the sign of the first half: a cos - b sin": rotate_both_plus,
@@ -528,6 +573,7 @@ EXERCISES = [
         number="3.5",
         name="alibi_reach",
         reference=alibi_reach,
+        tolerance=2e-3,  # the answer is whole; this is for the slip below that people round
         hints=(
             "Softmax takes the exponential, so a penalty of -d/4 multiplies the weight by e^(-d/4).",
             "For which d is e^(-d/4) = 0.01? Take logarithms. The distance is a whole number.",
@@ -537,6 +583,7 @@ EXERCISES = [
             "the slope is missing: at distance d the penalty is d/4, not d": lambda: 5,
             "the slope divides: d = ln(100) / slope, you multiplied": lambda: 2,
             "the weight does not fall like 1/d: softmax takes the exponential": lambda: 100,
+            "the penalty need not reach 100: softmax takes the exponential": lambda: 400,
             "softmax uses e, not 2, as its base": lambda: 27,
             "softmax uses e, not 10, as its base": lambda: 9,
             "a whole number: the first distance at which it has fallen below": lambda: 4 * math.log(100),
@@ -553,11 +600,15 @@ EXERCISES = [
             "`distance` is key minus query. In the past it is negative. Which line throws the past away?",
         ),
         wrong={
-            "without bidirectional every key in the past gets bucket 0: past distances are negative": (
-                bucket_past_and_future_swapped
-            ),
+            "without bidirectional every key in the past gets the same bucket, 0": (bucket_past_and_future_swapped),
             "without bidirectional, keys after the query get buckets of their own; they share bucket 0": (
                 bucket_future_like_past
+            ),
+            "without bidirectional the past gets negative buckets; count the steps back upwards from 0": (
+                bucket_past_stays_negative
+            ),
+            "without bidirectional, keys after the query get negative buckets; they share bucket 0": (
+                bucket_future_negative
             ),
             "with bidirectional the upper half of the buckets is for keys after the query, not for the past": (
                 bucket_future_for_the_past
@@ -589,6 +640,7 @@ EXERCISES = [
             "radians were compared with turns: a turn has 2 pi radians": llama3_radians_for_turns,
             "waves between the two borders were left as they are; they are blended": llama3_no_blend,
             "waves between the two borders were stretched fully; they are blended": llama3_no_blend_above,
+            "all waves between the borders got the same blend; it moves with the number of turns": llama3_same_blend,
             "the blend runs along the wavelength; it must be linear in the number of turns": llama3_blend_by_wavelength,
             "beyond the borders the blend went on growing: clamp it between 0 and 1": llama3_not_clamped,
             "all waves were stretched; the fast ones stay": llama3_linear,
