@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmkit.data.text import hub_text, python_docs, python_source
+from llmkit.data.text import hub_rows, hub_text, python_docs, python_source
 
 
 def test_python_docs():
@@ -47,5 +47,30 @@ def test_without_the_hub_it_says_what_to_do(monkeypatch, offline):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(offline, "load_dataset", unreachable)
-    with pytest.raises(ConnectionError, match="'some/data' could not be loaded.*toyland.stories or pass data_files="):
+    with pytest.raises(ConnectionError, match="'some/data' could not be loaded.*toyland or pass data_files="):
         hub_text("some/data")
+
+
+def test_rows_of_the_formats_that_lessons_use(tmp_path, offline):
+    """Local files with the columns of rotten tomatoes, WNUT-17 and OPUS books."""
+    rows = {
+        "reviews": [{"text": "a fine film", "label": 1}, {"text": "dull .", "label": 0}],
+        "entities": [{"id": "0", "tokens": ["Tom", "sings"], "ner_tags": [1, 0]}],
+        "books": [{"id": "0", "translation": {"en": "A cat.", "fr": "Un chat."}}],
+    }
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+    def load(name, fields, **options):
+        return hub_rows("json", fields, data_files=str(tmp_path / f"{name}.jsonl"), **options)
+
+    assert load("reviews", ["text", "label"]) == [("a fine film", 1), ("dull .", 0)]
+    assert load("reviews", ["label"], limit=1) == [(1,)]
+    assert load("entities", ["tokens", "ner_tags"]) == [(["Tom", "sings"], [1, 0])]
+    assert load("books", ["translation.fr", "translation.en"]) == [("Un chat.", "A cat.")]
+    with pytest.raises(ValueError, match="no field 'stars'; it has text, label"):
+        load("reviews", ["stars"])
+    with pytest.raises(ValueError, match="no entry 'de'; it has en, fr"):
+        load("books", ["translation.de"])
+    with pytest.raises(ValueError, match="no entry 'x'; it holds str"):
+        load("reviews", ["text.x"])

@@ -1,7 +1,9 @@
 """Real text: what every Python installation holds, and data sets from the Hub where it can be reached."""
 
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def python_docs() -> str:
@@ -35,9 +37,21 @@ def python_source(max_bytes: int = 500_000) -> str:
 
 
 def hub_text(name: str, split: str = "train", field: str = "text", limit: int | None = None, **options) -> list[str]:
-    """One text column of a data set, by its Hub name or by a local format ("text", "json", "parquet").
+    """One text column of a data set: `hub_rows` with one field."""
+    return [text for (text,) in hub_rows(name, [field], split, limit, **options)]
 
-    options  go to datasets.load_dataset, such as data_files for local files
+
+def hub_rows(
+    name: str, fields: Sequence[str], split: str = "train", limit: int | None = None, **options: Any
+) -> list[tuple]:
+    """Some columns of a data set, by its Hub name or by a local format ("text", "json", "parquet").
+
+    fields   names of columns; "translation.en" is the entry "en" of the column "translation"
+    options  `config` names a part of the data set; others go to datasets.load_dataset, such as data_files
+
+    Reviews: hub_rows("cornell-movie-review-data/rotten_tomatoes", ["text", "label"]). Entities: hub_rows(
+    "leondz/wnut_17", ["tokens", "ner_tags"]). Translations: hub_rows("Helsinki-NLP/opus_books", ["translation.en",
+    "translation.fr"], config="en-fr").
 
     Raises ValueError for a field that the data set does not have, and ConnectionError with what to do when the Hub
     cannot be reached.
@@ -45,15 +59,28 @@ def hub_text(name: str, split: str = "train", field: str = "text", limit: int | 
     import datasets
 
     try:
-        rows = datasets.load_dataset(name, split=split, **options)
+        rows = datasets.load_dataset(name, options.pop("config", None), split=split, **options)
     except (ConnectionError, OSError) as error:
         if options.get("data_files"):
             raise
         raise ConnectionError(
             f"the data set {name!r} could not be loaded ({type(error).__name__}). This section needs the Hub; "
-            "without it, use toyland.stories or pass data_files= with a local copy."
+            "without it, use toyland or pass data_files= with a local copy."
         ) from error
-    if field not in rows.column_names:
-        raise ValueError(f"{name!r} has no field {field!r}; it has {', '.join(rows.column_names)}")
-    texts = rows[field]
-    return list(texts[:limit] if limit is not None else texts)
+    columns = [_column(rows, name, field, limit) for field in fields]
+    return list(zip(*columns, strict=True))
+
+
+def _column(rows: Any, name: str, field: str, limit: int | None) -> list:
+    column, _, entry = field.partition(".")
+    if column not in rows.column_names:
+        raise ValueError(f"{name!r} has no field {column!r}; it has {', '.join(rows.column_names)}")
+    values = list(rows[column][:limit] if limit is not None else rows[column])
+    if not entry:
+        return values
+    if values and (not isinstance(values[0], dict) or entry not in values[0]):
+        has = (
+            f"it has {', '.join(values[0])}" if isinstance(values[0], dict) else f"it holds {type(values[0]).__name__}"
+        )
+        raise ValueError(f"the field {column!r} of {name!r} has no entry {entry!r}; {has}")
+    return [value[entry] for value in values]
