@@ -83,7 +83,7 @@ def positions_of_everything(n_new, start=0, attention_mask=None, device=None):
 
 def positions_to_n_new(n_new, start=0, attention_mask=None, device=None):
     if attention_mask is None:
-        return torch.arange(start, max(start, n_new))
+        return torch.arange(start, n_new)  # raises where start > n_new
     return token_positions(n_new, start, attention_mask)
 
 
@@ -99,7 +99,21 @@ def positions_added_to_start(n_new, start=0, attention_mask=None, device=None):
     return start + (attention_mask.long()[:, start:].cumsum(-1) - 1).clamp(min=0)
 
 
+def positions_start_twice(n_new, start=0, attention_mask=None, device=None):
+    if attention_mask is None:
+        return torch.arange(start, start + n_new)
+    return start + token_positions(n_new, start, attention_mask)
+
+
+def positions_of_the_first_columns_moved(n_new, start=0, attention_mask=None, device=None):
+    return start + positions_from_zero(n_new, start, attention_mask)
+
+
 # --- 7.3 temperature, by hand ---
+
+
+def _softmax_of_probabilities() -> float:
+    return torch.tensor([0.8 / 0.5, 0.2 / 0.5]).softmax(-1)[0].item()
 
 
 def p_sharp() -> float:
@@ -232,6 +246,24 @@ def top_p_of_logits(logits, p):
     return logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
 
 
+def top_p_equal_kept(logits, p):
+    return _cut(logits, p, lambda probs: probs.cumsum(-1) - probs > p)
+
+
+def top_p_gathered(logits, p):
+    _refuse(p)
+    if p == 1:
+        return logits
+    probs, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    drop = probs.cumsum(-1) - probs >= p
+    return logits.masked_fill(drop.gather(-1, order), -torch.inf)
+
+
+def top_p_in_place(logits, p):
+    logits[top_p(logits, p) == -torch.inf] = -torch.inf
+    return logits
+
+
 # --- 7.5 repetition_penalty ---
 
 
@@ -248,10 +280,17 @@ def penalty_cases() -> list[Case]:
         Case("two rows, each with its own text", lambda: make(2, 5, 9, 2, 1.3)),
         Case("padding does not count", lambda: make(3, 5, 9, 3, 1.3, _left_padded(5, [5, 3, 1]))),
         Case("a mask of ones and zeros", lambda: make(2, 6, 11, 4, 1.2, _left_padded(6, [2, 6]).long())),
+        Case("padding with the id of a token that stands in the text", _shared_id),
         Case("one token", lambda: make(1, 1, 5, 5, 1.7)),
         Case("0 is refused", lambda: make(1, 2, 5, 6, 0.0)),
         Case("a negative penalty is refused", lambda: make(1, 2, 5, 7, -1.0)),
     ]
+
+
+def _shared_id() -> tuple:
+    """Padded on both sides, so that it does not help to let the last or the first place decide."""
+    mask = torch.tensor([[False, True, True, False], [True, True, False, False]])
+    return torch.tensor([[1.0, 2.0, -3.0], [4.0, -5.0, 6.0]]), torch.tensor([[1, 1, 2, 1], [2, 0, 2, 1]]), 2.0, mask
 
 
 def _counts(logits, ids, mask):
@@ -299,6 +338,40 @@ def penalty_for_all_rows(logits, ids, penalty, attention_mask=None):
     _refuse_penalty(penalty)
     seen = (_counts(logits, ids, attention_mask) > 0).any(0, keepdim=True)
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def penalty_divides_all_and_padding(logits, ids, penalty, attention_mask=None):
+    return penalty_divides_all(logits, ids, penalty)
+
+
+def penalty_for_each_time_and_padding(logits, ids, penalty, attention_mask=None):
+    return penalty_for_each_time(logits, ids, penalty)
+
+
+def penalty_padding_last(logits, ids, penalty, attention_mask=None):
+    _refuse_penalty(penalty)
+    real = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    seen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids, real)
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def penalty_mask_as_index(logits, ids, penalty, attention_mask=None):
+    _refuse_penalty(penalty)
+    out = logits.clone()
+    for row, tokens in enumerate(ids):
+        for token in set((tokens if attention_mask is None else tokens[attention_mask[row]]).tolist()):
+            out[row, token] = logits[row, token] / penalty if logits[row, token] > 0 else logits[row, token] * penalty
+    return out
+
+
+def penalty_mask_not_boolean(logits, ids, penalty, attention_mask=None):
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise RuntimeError("what torch.where and scatter say")
+    return repetition_penalty(logits, ids, penalty, attention_mask)
+
+
+def penalty_in_place(logits, ids, penalty, attention_mask=None):
+    return logits.copy_(repetition_penalty(logits, ids, penalty, attention_mask))
 
 
 # --- 7.6 residual ---
@@ -374,6 +447,16 @@ def residual_over_everything(p, q):
     return excess / excess.sum()
 
 
+def residual_over_everything_all_zero(p, q):
+    excess = (p - q).clamp(min=0)
+    return excess / excess.sum().clamp(min=1e-30)
+
+
+@_or_p
+def residual_by_softmax_of_differences(p, q):
+    return (p - q).softmax(-1)
+
+
 @_or_p
 def residual_where_larger(p, q):
     kept = torch.where(p > q, p, 0.0)
@@ -437,6 +520,9 @@ EXERCISES = [
             ),
             "that is the work with a cache; this exercise is without one": lambda: 29,
             "that counts new tokens; count what the model has to read for them": lambda: 20,
+            "that is how long the text is in the end; count every call, and all that it reads": lambda: 30,
+            "the prompt is part of the text, so every call reads its 10 tokens too": lambda: sum(range(20)),
+            "every call reads the prompt of 10 too; and the last new token is read by none": lambda: sum(range(21)),
         },
     ),
     Exercise(
@@ -464,6 +550,10 @@ EXERCISES = [
                 positions_of_everything
             ),
             "torch.arange(a, b) ends before b: b is not how many there are": positions_to_n_new,
+            "with a mask, start was added, but the running sum over all columns has counted the cached tokens "
+            "already": positions_start_twice,
+            "with a mask, the first n_new columns were taken and moved by start; the new tokens are in the last "
+            "columns": positions_of_the_first_columns_moved,
             "with a mask, the running sum began at the new tokens; the cached ones come before them": (
                 positions_new_part_only
             ),
@@ -489,6 +579,8 @@ EXERCISES = [
             "the logits are divided by T, not the probabilities": lambda: 0.8 / 0.5,
             "the probability was multiplied by T; it becomes a power": lambda: 0.8 * 0.5,
             "that is the other token's": lambda: 0.2**2 / (0.8**2 + 0.2**2),
+            "softmax was taken of the probabilities; the logits are their logarithms": _softmax_of_probabilities,
+            "a probability is between 0 and 1; that is in per cent": lambda: 100 * p_sharp(),
         },
     ),
     Exercise(
@@ -521,6 +613,14 @@ EXERCISES = [
             "forbidden tokens have logit 0, which is not impossible; they need -inf": top_p_zero_instead,
             "those are probabilities; give the logits back, with -inf where forbidden": top_p_probabilities,
             "logits were added up; p is about probabilities, so softmax comes first": top_p_of_logits,
+            "a token was kept although those more probable than it sum to exactly p: it stays only where they sum to "
+            "less": top_p_equal_kept,
+            "gather reads from the places in order; to put each flag back where its token stood, write there": (
+                top_p_gathered
+            ),
+            "the cut is right, but it was written into the logits that were given; masked_fill makes new ones": (
+                top_p_in_place
+            ),
         },
     ),
     Exercise(
@@ -542,6 +642,22 @@ EXERCISES = [
             "the penalty was subtracted; it is a factor": penalty_subtracted,
             "the wrong way round: what was said becomes more probable": penalty_the_wrong_way,
             "what one text of the batch said was held against all of them": penalty_for_all_rows,
+            "negative logits were divided too, and so became more probable; and padding was counted as text": (
+                penalty_divides_all_and_padding
+            ),
+            "a token is penalised once, however often it stands there; and padding was counted as text": (
+                penalty_for_each_time_and_padding
+            ),
+            "a token of the text was let off because padding has the same id: scatter writes False there too, over "
+            "the True": penalty_padding_last,
+            "a mask of ones and zeros was used as an index, so it picked tokens 1 and 0: attention_mask.bool() first": (
+                penalty_mask_as_index
+            ),
+            "the penalty is right, but it was written into the logits that were given: begin with logits.clone(), or "
+            "use torch.where": penalty_in_place,
+            "the mask may come as ones and zeros; attention_mask.bool() makes both kinds alike": (
+                penalty_mask_not_boolean
+            ),
         },
     ),
     Exercise(
@@ -565,6 +681,11 @@ EXERCISES = [
             "wanted": residual_is_p,
             "softmax turns the zeros into probabilities; divide by the sum instead": residual_by_softmax,
             "divided by the sum over all positions; each row sums to 1 by itself": residual_over_everything,
+            "divided by the sum over all positions, where each row sums to 1 by itself; and zeros where p and q are "
+            "equal": residual_over_everything_all_zero,
+            "softmax lets every token through; negative differences count as 0, and the rest is divided by its sum": (
+                residual_by_softmax_of_differences
+            ),
             "where p is larger, only the excess p - q counts, not all of p": residual_where_larger,
         },
     ),
