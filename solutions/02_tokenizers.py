@@ -43,7 +43,7 @@ for name, cut in (("words", toyland.split), ("characters", list)):
     print(f"{name:12} {len(known):11}   {len(new):15}   {sum(t not in known for t in new):10}")
 
 # %% [markdown]
-# Words: a long list, and still hundreds of tokens that are not on it. There is always another name, number or typing error, and for the model it does not exist. Characters: a short list on which everything is found, but a text becomes several times as long, and everything a model does costs time for each token.
+# Words: a long list, and still about two hundred tokens that are not on it. There is always another name, number or typing error, and for the model it does not exist. Characters: a short list on which everything is found, but a text becomes almost three times as long, and everything a model does costs time for each token.
 #
 # What we want lies between: frequent words whole, rare ones in pieces, nothing missing. Where should the pieces come from? **From counting.** That is the whole idea of this lesson; the three tokenizers differ in what they count.
 #
@@ -59,7 +59,7 @@ for name, cut in (("words", toyland.split), ("characters", list)):
 #
 # ### Exercise 2.1 · the second merge · ●○○ · 5 min
 #
-# With pencil and paper: which new symbol does the *second* merge make? Write it as a string.
+# With pencil and paper: which new symbol does the *second* merge make? Write the symbol as a string, such as `"ts"`, not the pair.
 
 # %%
 second_merge = None
@@ -75,7 +75,7 @@ second_merge = check(second_merge, "2.1")
 #
 # ### Exercise 2.2 · count pairs · ●○○ · 8 min
 #
-# Write `count_pairs(words)`: how often each two neighbours occur. Pairs overlap: `(7, 7, 7)` holds `(7, 7)` twice.
+# Write `count_pairs(words)`: how often each two neighbours occur, as a `Counter` (a dict will do), pair → count. Pairs overlap: `(7, 7, 7)` holds `(7, 7)` twice.
 
 # %% tags=["exercise"]
 from llmkit.tokenizers.bpe import count_pairs
@@ -86,7 +86,7 @@ count_pairs = check(count_pairs)
 # %% [markdown]
 # ### Exercise 2.3 · merge · ●●○ · 8 min
 #
-# Write `merge(ids, pair, new_id)`: a new list in which each occurrence of the pair is replaced by `new_id`, from left to right, without overlaps: in `[1, 1, 1]` the first two are merged and the third stays.
+# Write `merge(ids, pair, new_id)`: a new list in which each occurrence of the pair is replaced by `new_id`, from left to right, without overlaps: in `[1, 1, 1]` the first two are merged and the third stays. `ids` is not changed; the new symbol is not merged again.
 
 # %% tags=["exercise"]
 from llmkit.tokenizers.bpe import Pair, merge
@@ -124,7 +124,7 @@ for sample in ("cat", " cat", "\n", "né", "猫", "🐈"):
     print(f"{sample!r:8} {list(data)!s:24} {''.join(bytes_to_unicode()[b] for b in data)}")
 
 # %% [markdown]
-# One more rule. Merges must not cross words, or " the cat" might become a token of its own, and "dog." and "dog," two more. So the text is first cut by a pattern: words *with the space before them*, numbers, punctuation, spaces. This is GPT-2's pattern; merges stay inside each piece.
+# One more rule. Merges must not cross words, or " the cat" might become a token of its own, and "dog." and "dog," two more. So the text is first cut by a pattern: words *with the space before them*, numbers, punctuation, spaces. This is GPT-2's pattern; merges stay inside each piece. (`\p{L}` is any letter, `\p{N}` any digit, `|` means or. `\s+(?!\S)` leaves the last of several spaces to the word behind it.)
 
 # %% tags=["nbval-check-output"]
 import regex
@@ -140,7 +140,8 @@ print(regex.findall(GPT2_PATTERN, "The cat's 12345 toys,  and\n  Mia's."))
 # %%
 bpe = ByteLevelBPE.train(text, vocab_size=2000)
 print("first merges:  ", " ".join(bpe.pieces[256:276]))
-longest = sorted((piece for piece in bpe.pieces if piece.strip("Ġ").isalpha()), key=len, reverse=True)[:8]
+plain = [piece for piece in bpe.pieces if regex.fullmatch("Ġ?[A-Za-z]+", piece)]
+longest = sorted(plain, key=len, reverse=True)[:8]
 print("longest words: ", " ".join(longest))
 sample = "An expression statement evaluates the expression list, internationally."
 tokens = [bpe.decode([i]) for i in bpe.encode(sample)]
@@ -165,7 +166,7 @@ show(
 #
 # ### Exercise 2.4 · find the bug · ●●○ · 12 min
 #
-# Somebody wrote this `bpe_encode`. Everything decodes back to the text it came from, so all their tests passed. The ids are wrong all the same: with `{(2, 3): 10, (1, 2): 11}` the word `[1, 2, 3]` must become `[1, 10]`, because 10 was learned before 11. A model trained with the right tokenizer would see tokens that it hardly knows. Mend it. (`merges` maps a pair to its new id; a smaller id was learned earlier. `merge` from above is yours to use.)
+# `ByteLevelBPE` cuts each word with `bpe_encode`, from here on with yours. Somebody wrote this one. Everything decodes back to the text it came from, so all their tests passed. The ids are wrong all the same: with `{(2, 3): 10, (1, 2): 11}` the word `[1, 2, 3]` must become `[1, 10]`, because 10 was learned before 11. A model trained with the right tokenizer would see tokens that it hardly knows. Mend it. (`merges` maps a pair to its new id; a smaller id was learned earlier. `merge` from above is yours to use.)
 
 # %% tags=["exercise"]
 from llmkit.tokenizers.bpe import bpe_encode
@@ -191,31 +192,31 @@ print("same ids on the held-out text:", theirs.encode(held_out).ids == bpe.encod
 # %% [markdown]
 # ## Why the simple loop is slow, and the fast one is not
 #
-# The simple loop counts all pairs of all words before every merge. But a merge changes only the words that hold its pair. The fast version keeps the counts, an index from each pair to the words that hold it, and a heap of pairs by count. Below, the work of both: how many symbols are looked at in all.
+# The simple loop counts all pairs of all words before every merge. But a merge changes only the words that hold its pair. The fast version keeps the counts, an index from each pair to the words that hold it, and a heap of pairs by count. Below, the work of both: how many symbols are looked at to count pairs.
 
 # %%
 from llmkit.tokenizers.bpe import count_words, train_bpe
 
 word_counts = {tuple(word.encode("utf-8")): n for word, n in count_words(text[:150_000]).items()}
 steps = [25, 50, 100, 200]
-simple = []
-for n in steps:
-    lengths = {word: len(word) for word in word_counts}
-    simple.append(n * sum(lengths.values()))
 learned = train_bpe(word_counts, 256, max(steps))
-fast, touched, symbols = [], sum(map(len, word_counts)), [list(word) for word in word_counts]
+print("the simple loop finds the same merges:", train_bpe_simple(word_counts, 256, 25) == learned[:25])
+symbols = [list(word) for word in word_counts]
+simple, fast, counted, touched = [], [], 0, sum(map(len, symbols))
 for number, pair in enumerate(learned, 1):
+    counted += sum(map(len, symbols))
     for i, word in enumerate(symbols):
         if pair[0] in word and pair in zip(word, word[1:], strict=False):
             touched += len(word)
             symbols[i] = merge(word, pair, 255 + number)
     if number in steps:
+        simple.append(counted)
         fast.append(touched)
 fig, axis = figure(height=3.0)
 axis.plot(steps, simple, "o-", color=COLORS["control"])
 axis.plot(steps, fast, "o-", color=COLORS["model"])
 axis.annotate(
-    "simple: at least all symbols, every time",
+    "simple: all symbols, before each merge",
     (steps[2], simple[2]),
     (12, -8),
     textcoords="offset points",
@@ -291,7 +292,7 @@ else:
 # %%
 for group in (
     ["hello", " hello", "Hello", "HELLO"],
-    [" 7", " 1200", " 1201", " 12011"],
+    [" 100", " 101", " 2012", " 2013"],
     ["strawberry", "s t r a w b e r r y"],
 ):
     for sample in group:
@@ -299,9 +300,9 @@ for group in (
     print()
 
 # %% [markdown]
-# **Spaces and capitals.** "hello" at the beginning of a line, after a space, with a capital: different ids, which for the model are different things until training teaches it otherwise. A prompt that ends in a space often works badly for this reason: the model has to go on with a token that has no space, which it hardly ever saw there.
+# **Spaces and capitals.** "hello" at the beginning of a line, after a space, with a capital: the same word is cut into other ids, and in capitals it has none in common with "hello". For the model these are different things until training teaches it otherwise. A prompt that ends in a space often works badly for this reason: the model has to go on with a token that has no space, which it hardly ever saw there.
 #
-# **Digits.** Numbers are cut wherever the training text happened to repeat; 1200 and 1201 may share no token. Adding digit by digit is then hopeless. GPT-4's pattern cuts digits into groups of at most three, LLaMA 1 and 2 into single digits.
+# **Digits.** Numbers are cut wherever the training text happened to repeat: 100 and 101 share no token, and the last digit of 2012 is not a token while that of 2013 is. Adding digit by digit, as we learned it, does not fit such pieces. GPT-4's pattern cuts digits into groups of at most three, LLaMA 1 and 2 into single digits.
 #
 # **Spelling.** The model does not see letters. "How many r are in strawberry?" asks about the inside of tokens, which is visible only to us.
 
@@ -321,7 +322,7 @@ for name, pattern in (("GPT-2", GPT2_PATTERN), ("GPT-4", CL100K_PATTERN)):
 #
 # ### Exercise 2.5 · longest piece first · ●●○ · 10 min
 #
-# Write `wordpiece_split(word, vocab, unk, max_chars)`. With "un", "##aff" and "##able" in the vocabulary, "unaffable" gives those three. If at some place no piece fits, the *whole* word is `[unk]`; so is a word of more than `max_chars` characters. The empty word has no pieces.
+# Write `wordpiece_split(word, vocab, unk, max_chars)`. With "un", "##aff" and "##able" in the vocabulary, "unaffable" gives those three. If at some place no piece fits, the *whole* word becomes one unknown token: return the list `[unk]`, where `unk` is the name that was passed in. The same for a word of more than `max_chars` characters. The empty word gives `[]`.
 
 # %% tags=["exercise"]
 from llmkit.tokenizers.wordpiece import wordpiece_split
@@ -335,7 +336,8 @@ wordpiece_split = check(wordpiece_split)
 # %%
 from llmkit.tokenizers import WordPiece
 
-wordpiece = WordPiece.train(text[:200_000], vocab_size=2000)
+part = text[:80_000]  # enough to compare, and Unigram below learns slowly in Python
+wordpiece = WordPiece.train(part, vocab_size=2000)
 for sample in ("Unforgettable evaluations", "naïve Café", "a 🐈 sat"):
     print(f"{sample!r:28} {wordpiece.tokens(sample)}")
 
@@ -354,7 +356,7 @@ for sample in ("Unforgettable evaluations", "naïve Café", "a 🐈 sat"):
 #
 # ### Exercise 2.6 · Viterbi · ●●● · 20 min
 #
-# Write `viterbi(text, log_probs, unk, longest)`: the pieces of the best cut and its log-probability, as a pair. A single character that is no piece has the score `unk` (−inf forbids it). Pieces of more than `longest` characters need not be looked for. Of equal cuts the one with the longer last piece wins. The empty text gives `([], 0.0)`, a text that cannot be cut `([], -inf)`.
+# Write `viterbi(text, log_probs, unk, longest)`: the pieces of the best cut and its log-probability, as a pair. A single character that is no piece may be used as it is, with the score `unk` (−inf forbids it). Pieces of more than `longest` characters are not used. Of equal cuts the one with the longer last piece wins. The empty text gives `([], 0.0)`, a text that cannot be cut `([], -inf)`.
 
 # %%
 from llmkit.tokenizers.unigram import LONGEST
@@ -368,7 +370,7 @@ viterbi = check(viterbi)
 # %%
 from llmkit.tokenizers import Unigram
 
-unigram = Unigram.train(text[:200_000], vocab_size=2000)
+unigram = Unigram.train(part, vocab_size=2000)
 word = "▁internationally"
 best, score = viterbi(word, unigram.scores)
 fig, axis = figure(height=3.2)
@@ -385,12 +387,13 @@ show(
 # And now the three side by side, each trained on the same text to the same size:
 
 # %%
+bpe_on_part = ByteLevelBPE.train(part, vocab_size=2000)
 fig, axes = figure(3, height=1.6)
 word = "internationally"
 for axis, (name, pieces) in zip(
     axes,
     {
-        "BPE": [p.replace("Ġ", "") for p in bpe.tokens(" " + word)],
+        "BPE": [p.replace("Ġ", "") for p in bpe_on_part.tokens(" " + word)],
         "WordPiece": wordpiece.tokens(word),
         "Unigram": [p.replace("▁", "") for p in unigram.tokens(word)],
     }.items(),
@@ -400,9 +403,8 @@ for axis, (name, pieces) in zip(
     axis.set_title(f"{name}: {len([p for p in pieces if p])} pieces", fontsize=10)
 show(fig, alt="The word internationally cut by BPE, WordPiece and Unigram: three different sets of pieces.")
 sample = held_out[:20_000]
-for name, n in (("BPE", len(ByteLevelBPE.train(text[:200_000], 2000).encode(sample))), ("WordPiece", len(wordpiece.encode(sample))),
-                ("Unigram", len(unigram.encode(sample)))):  # fmt: skip
-    print(f"{name:10} {len(sample) / n:.2f} characters a token on held-out text")
+for name, tokenizer in (("BPE", bpe_on_part), ("WordPiece", wordpiece), ("Unigram", unigram)):
+    print(f"{name:10} {len(sample) / len(tokenizer.encode(sample)):.2f} characters a token on held-out text")
 
 # %% [markdown]
 # Per token, BPE and Unigram cover about the same. WordPiece, at this size, covers far less: its rule spends the vocabulary on pairs that are rare but inseparable. (BERT's own vocabulary is fifteen times as large, and Google never published the program that made it.)
@@ -422,7 +424,9 @@ for sample in ("The cat sat.", "The 🐈 sat."):
 # %% [markdown]
 # ## The experiment: how many tokens should there be?
 #
-# More tokens on the list mean fewer tokens in a text. That must be good, up to what the list costs. Is it also good for the model? We can try: the same text, cut by BPE with 256 (bytes alone) up to 8,000 tokens, the same kind of model on top, a trigram model from lesson 01, and the held-out text as the judge.
+# More tokens on the list mean fewer tokens in a text. That must be good, up to what the list costs. Is it also good for the model? We can try: the same text, cut by BPE with 256 (bytes alone) up to 8,000 tokens, the same kind of model on top, lesson 01's trigram model with Kneser-Ney smoothing, and the held-out text as the judge.
+#
+# One thing is not equal then. A trigram sees two tokens back: two bytes where tokens are bytes, many more where they are long. So there is a control: bytes again, with a 7-gram, which sees six bytes back, about as far as the trigram on 1,000 tokens.
 #
 # Write down a guess first. As the vocabulary grows from 256 to 8,000, does the loss **per token** rise or fall? And which size gives the fewest **bits per byte**?
 
@@ -435,20 +439,31 @@ from llmkit.evaluation.metrics import bits_per_byte, cross_entropy
 from llmkit.models.ngram import kneser_ney_ngram
 
 sizes = [256, 500, 1000, 2000, 4000, 8000]
-per_token, per_byte, length = [], [], []
-for size in sizes:
+read, judge = [page for i, page in enumerate(pages) if i % 10 != 9], pages[9::10]
+
+
+def measure(size, n):
+    """Bytes a token, nats a token, bits per byte, and the share of held-out triples of tokens that are new."""
     cut = ByteLevelBPE.train(text, size)
-    model = kneser_ney_ngram([cut.encode(page) for i, page in enumerate(pages) if i % 10 != 9], 3, size)
-    logs = [p for page in pages[9::10] for p in model.log_probs(cut.encode(page))]
-    per_token.append(cross_entropy(logs))
-    per_byte.append(bits_per_byte(logs, "".join(pages[9::10])))
-    length.append(len("".join(pages[9::10]).encode()) / len(logs))
+    documents, new_documents = [cut.encode(page) for page in read], [cut.encode(page) for page in judge]
+    model = kneser_ney_ngram(documents, n, size)
+    logs = [p for ids in new_documents for p in model.log_probs(ids)]
+    known = {triple for ids in documents for triple in zip(ids, ids[1:], ids[2:], strict=False)}
+    triples = [triple for ids in new_documents for triple in zip(ids, ids[1:], ids[2:], strict=False)]
+    whole = "".join(judge)
+    new = sum(triple not in known for triple in triples) / len(triples)
+    return len(whole.encode()) / len(logs), cross_entropy(logs), bits_per_byte(logs, whole), new
+
+
+length, per_token, per_byte, new_triples = zip(*(measure(size, 3) for size in sizes), strict=True)
+control = measure(256, 7)[2]
 best_size = sizes[per_byte.index(min(per_byte))]
-print("vocabulary   bytes a token   nats a token   bits per byte")
-for row in zip(sizes, length, per_token, per_byte, strict=True):
-    print("{:10}   {:13.2f}   {:12.2f}   {:13.2f}".format(*row))
+print("vocabulary   bytes a token   nats a token   bits per byte   new triples")
+for row in zip(sizes, length, per_token, per_byte, new_triples, strict=True):
+    print("{:10}   {:13.2f}   {:12.2f}   {:13.3f}   {:11.0%}".format(*row))
+print(f"{'control: bytes with a 7-gram':41}   {control:13.3f}")
 print(
-    f"The loss per token rises from {per_token[0]:.2f} to {per_token[-1]:.2f} nats; the fewest bits per byte: {best_size} tokens."
+    f"The loss per token goes from {per_token[0]:.2f} to {per_token[-1]:.2f} nats; the fewest bits per byte: {best_size} tokens."
 )
 if guess_loss or guess_size:
     print(f"Your guess: the loss per token {guess_loss}, and {guess_size} tokens are best.")
@@ -462,6 +477,9 @@ for axis, values, name in zip(
     axis.set(xscale="log", title=name, xlabel="vocabulary")
     axis.set_xticks([256, 1000, 8000], labels=["256", "1000", "8000"])
     axis.minorticks_off()
+axes[2].plot([256], [control], "s", color=COLORS["control"])
+axes[2].annotate("bytes, 7-gram", (256, control), (-3, -20), textcoords="offset points", color="#555555", fontsize=9)
+axes[2].set_ylim(bottom=1.0)
 axes[2].plot([best_size], [min(per_byte)], "o", markersize=11, markerfacecolor="none", color=COLORS["bad"])
 axes[2].annotate(
     "best", (best_size, min(per_byte)), (0, 12), textcoords="offset points", ha="center", color=COLORS["bad"]
@@ -470,44 +488,54 @@ if guess_size:
     axes[2].axvline(guess_size, color=COLORS["guess"], linestyle=":")
 show(
     fig,
-    alt=f"Against vocabulary size: bytes a token rise, the loss in nats a token rises too, bits per byte fall and have their "
-    f"lowest point at {best_size} tokens.",
+    alt=f"Against vocabulary size: bytes a token rise, the loss in nats a token rises too, bits per byte fall from "
+    f"{per_byte[0]:.2f} to {min(per_byte):.2f} at {best_size} tokens; bytes with a 7-gram reach {control:.2f}.",
 )
 
 # %% [markdown]
-# The loss per token says that bytes alone are best by far. Bits per byte say the opposite. The loss per token is not wrong, it answers another question: predicting one byte *is* easier than predicting a whole word. **Never compare losses per token between tokenizers.**
+# The loss per token says that bytes alone are best by far. Bits per byte say that they are the worst. The loss per token is not wrong, it answers another question: predicting one byte *is* easier than predicting a whole word. **Never compare losses per token between tokenizers.**
 #
-# Bits per byte have a best size here because the text is small: with thousands of tokens, most triples of tokens were never seen. With more text the best size grows; models trained on trillions of tokens use between 32,000 and about 260,000.
+# Why do longer tokens help? Look at the control: bytes come close to the 1,000 tokens once their model sees as many bytes back. So most of the gain is reach. A model with a fixed number of places to look at, and a transformer's context is one, covers more text with longer tokens, in fewer steps.
+#
+# Beyond a few thousand tokens nothing more is gained here, because the text is small: at the end more than four of ten triples in the held-out text are new to the model. With more text the best size grows; models trained on trillions of tokens use between 32,000 and about 260,000.
 #
 # ## Who pays?
 #
-# A tokenizer is good at what it was trained on. How many bytes does one token cover, on other kinds of text?
+# A tokenizer is good at what it was trained on. How many tokens does it need for a character of other texts? And, since a Chinese character says more than a letter: how many for the same sentence?
 
 # %%
-samples = {
-    "Python docs (English)": held_out[:5000],
-    "toyland stories": " ".join(toyland.stories(10)),
+kinds = {
+    "docs, held out": held_out[:5000],
     "Python code": python_source(5000),
-    "German": "Der Fuchs fand einen alten Schlüssel am Fluss und gab ihn der Eule, weil er müde war. " * 3,
-    "Greek": "Η γάτα κάθισε στο χαλί και η αλεπού βρήκε ένα παλιό κλειδί στο ποτάμι. " * 3,
-    "Chinese": "猫坐在垫子上，狐狸在河边找到了一把旧钥匙。" * 3,
-    "digits": "31415926535897932384626433832795028841971693993751058209749445923078164062862089986280",
+    "toyland stories": " ".join(toyland.stories(10)),
+    "digits of pi": "31415926535897932384626433832795028841971693993751058209749445923078164062862089986280",
 }
-rows = {name: len(bpe.encode(sample)) / len(sample) for name, sample in samples.items()}
-fig, axis = figure(height=3.0)
-names = sorted(rows, key=rows.get, reverse=True)
-axis.barh(names, [rows[name] for name in names], color=COLORS["model"])
-for i, name in enumerate(names):
-    axis.text(rows[name] + 0.03, i, f"{rows[name]:.2f}", va="center", fontsize=9)
-axis.set(xlabel="tokens a character", title="The same tokenizer on other texts", xlim=(0, max(rows.values()) * 1.12))
+sentence = {
+    "English": "The cat sat on the mat and the fox found an old key by the river.",
+    "German": "Die Katze saß auf der Matte und der Fuchs fand einen alten Schlüssel am Fluss.",
+    "Chinese": "猫坐在垫子上，狐狸在河边找到了一把旧钥匙。",
+    "Greek": "Η γάτα κάθισε στο χαλί και η αλεπού βρήκε ένα παλιό κλειδί στο ποτάμι.",
+}
+per_character = {name: len(bpe.encode(sample)) / len(sample) for name, sample in kinds.items()}
+per_sentence = {name: len(bpe.encode(sample)) for name, sample in sentence.items()}
+fig, axes = figure(2, height=2.4)
+for axis, values, label, title, form in (
+    (axes[0], per_character, "tokens a character", "Other kinds of text", ".2f"),
+    (axes[1], per_sentence, "tokens", "The same sentence", "d"),
+):
+    axis.barh(list(values), list(values.values()), color=COLORS["model"])
+    for row, value in enumerate(values.values()):
+        axis.text(value, row, f" {value:{form}}", va="center", fontsize=9)
+    axis.invert_yaxis()
+    axis.set(xlabel=label, title=title, xlim=(0, 1.2 * max(values.values())))
 show(
     fig,
-    alt=f"Tokens a character by kind of text: {rows['Python docs (English)']:.2f} on the documentation it was trained on, "
-    f"{rows['Chinese']:.2f} on Chinese.",
+    alt=f"Tokens a character: {per_character['docs, held out']:.2f} on the documentation, {per_character['digits of pi']:.2f} on "
+    f"digits. The same sentence takes {per_sentence['English']} tokens in English, {per_sentence['Greek']} in Greek.",
 )
 
 # %% [markdown]
-# Whoever writes in a language that the tokenizer was not trained on pays for it in tokens: in money, in speed, in how much fits into the context (Petrov et al. 2023 measured up to fifteen times as many tokens for the same sentence).
+# The same sentence costs twice as many tokens in German, and five times as many in Greek, where a letter is two bytes and each byte became a token. Whoever writes in a language that the tokenizer was not trained on pays for it: in money, in speed, in how much fits into the context (Petrov et al. 2023 measured up to fifteen times as many tokens for the same sentence).
 #
 # ## Control tokens, and how a user must never type one
 #
@@ -527,7 +555,7 @@ print("turns that the model sees:", careless.count(chat_bpe.special_tokens["<|im
 #
 # ### Exercise 2.7 · splitting at special tokens · ●●○ · 10 min
 #
-# Write `split_special(text, special)`: the pieces of the text, with each token of `special` standing alone, nothing lost, no empty pieces. Where two begin at the same place the longer one wins. With an empty `special` the text is one piece, whatever it contains. Names are text, not patterns: `"a?c"` matches only itself.
+# Write `split_special(text, special)`: the pieces of the text, with each token of `special` standing alone, nothing lost, no empty pieces. Go from left to right: of two that overlap the one that begins first wins, and where two begin at the same place the longer one. With an empty `special` the text is one piece, whatever it contains; the empty text gives `[]`. Names are text, not patterns: `"a?c"` matches only itself.
 
 # %%
 from collections.abc import Collection
@@ -568,7 +596,7 @@ from llmkit.tokenizers.unigram import expected_counts
 # %% [markdown]
 # ### Exercise 2.8 · one EM step · ●●○ · 12 min · optional
 #
-# Write `em_step(words, log_probs)`. `words` maps each word to how often it was seen. Return the new log-probabilities, without pieces whose expected count is 0, and the log-probability of all words under the *old* ones. With `{"ab": 3}` and P(a) = 0.5, P(b) = 0.4, P(ab) = 0.1, the new P(ab) is 0.2.
+# Write `em_step(words, log_probs)`. `words` maps each word to how often it was seen. Return the new log-probabilities, without pieces whose expected count is 0, and the log-probability of all words under the *old* ones, in which a word counts as often as it was seen. With `{"ab": 3}` and P(a) = 0.5, P(b) = 0.4, P(ab) = 0.1, the new P(ab) is 0.2, and the second result 3 · log 0.3 = −3.61.
 
 # %% tags=["exercise"]
 from llmkit.tokenizers.unigram import em_step
@@ -617,7 +645,7 @@ else:
 # | Comparing loss per token between tokenizers | the smaller vocabulary always looks better |
 # | Allowing special tokens in user text | a user can end a turn and speak as the system |
 # | A space too many at the end of a prompt | the model goes on with a rare token and answers badly |
-# | Training on one kind of text, using another | three times the tokens, a third of the context |
+# | Training on one kind of text, using another | two to five times the tokens, and so much less fits into the context |
 #
 # ## Where the real systems do it
 #

@@ -83,6 +83,14 @@ def count_pair_once_a_word(words):
     return pairs
 
 
+def count_forgets_the_last(words):
+    pairs = {}
+    for word, count in words.items():
+        for i in range(len(word) - 2):
+            pairs[word[i], word[i + 1]] = pairs.get((word[i], word[i + 1]), 0) + count
+    return pairs
+
+
 # --- 2.3 merge ---
 
 
@@ -145,6 +153,20 @@ def merge_either_order(ids, pair, new_id):
         merged.append(new_id if both else ids[i])
         i += 2 if both else 1
     return merged
+
+
+def merge_nothing(ids, pair, new_id):
+    """What comes of `ids[i : i + 2] == pair`."""
+    return list(ids)
+
+
+def merge_in_place(ids, pair, new_id):
+    i = 0
+    while i + 1 < len(ids):
+        if (ids[i], ids[i + 1]) == pair:
+            ids[i : i + 2] = [new_id]
+        i += 1
+    return ids
 
 
 # --- 2.4 bpe_encode (find the bug) ---
@@ -288,6 +310,50 @@ def wordpiece_no_limit(word, vocab, unk="[UNK]", max_chars=100):
     return wordpiece_split(word, vocab, unk, len(word))
 
 
+def wordpiece_limit_too_low(word, vocab, unk="[UNK]", max_chars=100):
+    return wordpiece_split(word, vocab, unk, max_chars - 1) if word else []
+
+
+def wordpiece_goes_on(word, vocab, unk="[UNK]", max_chars=100):
+    if len(word) > max_chars:
+        return [unk]
+    pieces, start = [], 0
+    while start < len(word):
+        for end in range(len(word), start, -1):
+            piece = word[start:end] if start == 0 else "##" + word[start:end]
+            if piece in vocab:
+                pieces.append(piece)
+                start = end
+                break
+        else:
+            pieces.append(unk)
+            start += 1
+    return pieces
+
+
+def wordpiece_second_thoughts(word, vocab, unk="[UNK]", max_chars=100):
+    def cut(start):
+        if start == len(word):
+            return []
+        for end in range(len(word), start, -1):
+            piece = word[start:end] if start == 0 else "##" + word[start:end]
+            rest = cut(end) if piece in vocab else None
+            if rest is not None:
+                return [piece, *rest]
+        return None
+
+    pieces = cut(0) if len(word) <= max_chars else None
+    return [unk] if pieces is None else pieces
+
+
+def wordpiece_fixed_name(word, vocab, unk="[UNK]", max_chars=100):
+    return wordpiece_split(word, vocab, "[UNK]", max_chars)
+
+
+def wordpiece_unknown_empty(word, vocab, unk="[UNK]", max_chars=100):
+    return wordpiece_split(word, vocab, unk, max_chars) or [unk]
+
+
 # --- 2.6 viterbi ---
 
 _ABC = {"a": -1.0, "b": -1.0, "c": -1.0, "ab": -1.5, "bc": -3.0, "abc": -4.0}
@@ -306,6 +372,7 @@ def viterbi_cases() -> list[Case]:
         Case("a text that cannot be cut", lambda: ("abx", dict(_ABC))),
         Case("an unknown character at a price", lambda: ("axb", dict(_ABC), -20.0)),
         Case("two unknown characters are two pieces", lambda: ("axyb", dict(_ABC), -20.0)),
+        Case("a piece rarer than unk keeps its own score", lambda: ("ab", {"a": -30.0, "b": -1.0}, -20.0)),
         Case("equal cuts: the longer last piece wins", lambda: ("aaa", {"a": -1.0, "aa": -2.0})),
         Case(
             "pieces of up to 16 characters are found", lambda: ("a" * 16 + "b", {"a" * 16: -1.0, "b": -1.0, "a": -3.0})
@@ -383,6 +450,51 @@ def viterbi_pieces_only(text, log_probs, unk=-math.inf, longest=16):
     return viterbi(text, log_probs, unk, longest)[0]
 
 
+def viterbi_best_piece_first(text, log_probs, unk=-math.inf, longest=16):
+    pieces, total, start = [], 0.0, 0
+    while start < len(text):
+        ends = [e for e in range(start + 1, min(len(text), start + longest) + 1) if text[start:e] in log_probs]
+        end = max(ends, key=lambda e: (log_probs[text[start:e]], e)) if ends else start + 1
+        if not ends and unk == -math.inf:
+            return [], -math.inf
+        pieces.append(text[start:end])
+        total += log_probs.get(text[start:end], unk)
+        start = end
+    return pieces, total
+
+
+def viterbi_without_unk(text, log_probs, unk=-math.inf, longest=16):
+    return viterbi(text, log_probs, -math.inf, longest)
+
+
+def viterbi_unk_of_any_length(text, log_probs, unk=-math.inf, longest=16):
+    spans = {text[i:j] for i in range(len(text)) for j in range(i + 1, min(len(text), i + longest) + 1)}
+    return viterbi(text, {span: log_probs.get(span, unk) for span in spans}, unk, longest)
+
+
+def viterbi_unk_if_better(text, log_probs, unk=-math.inf, longest=16):
+    raised = {piece: max(p, unk) if len(piece) == 1 else p for piece, p in log_probs.items()}
+    return viterbi(text, raised, unk, longest)
+
+
+def viterbi_names_unk(text, log_probs, unk=-math.inf, longest=16):
+    pieces, score = viterbi(text, log_probs, unk, longest)
+    return [piece if piece in log_probs else "[UNK]" for piece in pieces], score
+
+
+def viterbi_one_short(text, log_probs, unk=-math.inf, longest=16):
+    return viterbi(text, log_probs, unk, longest - 1)
+
+
+def viterbi_any_length(text, log_probs, unk=-math.inf, longest=16):
+    return viterbi(text, log_probs, unk, max(len(text), 1))
+
+
+def viterbi_pieces_without_a_way(text, log_probs, unk=-math.inf, longest=16):
+    pieces, score = viterbi(text, log_probs, unk, longest)
+    return (pieces, score) if score > -math.inf else ([text], score)
+
+
 # --- 2.7 split_special ---
 
 
@@ -397,6 +509,7 @@ def special_cases() -> list[Case]:
         Case("names are text, not patterns", lambda: ("a.c+b|d", ["a?c", ".", "+", "|"])),
         Case("where two begin together the longer wins", lambda: ("x<a><a>b", ["<a>", "<a>b"])),
         Case("the longer wins whatever the order of the list", lambda: ("<a>b<a>", ["<a>b", "<a>"])),
+        Case("of two that overlap the one that begins first wins", lambda: ("x<a>bcd", ["<a>", ">bcd"])),
         Case("the empty text", lambda: ("", list(names))),
         Case("the empty text, nothing special", lambda: ("", [])),
         Case("something that only looks like one", lambda: ("<|END|> <|end| >", list(names))),
@@ -432,6 +545,25 @@ def special_keeps_empty(text, special):
 
 def special_always(text, special):
     return split_special(text, [*special, *regex.findall(r"<\|\w+\|>", text)])
+
+
+def special_one_after_another(text, special):
+    names, pieces = sorted(special, key=len, reverse=True), [text] if text else []
+    for name in names:
+        cut = []
+        for piece in pieces:
+            cut += [piece] if piece in special else split_special(piece, [name])
+        pieces = cut
+    return pieces
+
+
+def special_empty_pattern(text, special):
+    pattern = "(" + "|".join(regex.escape(t) for t in sorted(special, key=len, reverse=True)) + ")"
+    return [piece for piece in regex.split(pattern, text) if piece]
+
+
+def special_empty_text(text, special):
+    return split_special(text, special) if special else [text]
 
 
 # --- 2.8 em_step ---
@@ -471,7 +603,7 @@ def em_not_normalised(words, log_probs):
     for word, n in words.items():
         for piece, count in expected_counts(word, log_probs)[0].items():
             counts[piece] = counts.get(piece, 0.0) + n * count
-    return {piece: math.log(count) for piece, count in counts.items()}, em_step(words, log_probs)[1]
+    return {piece: math.log(count) for piece, count in counts.items() if count > 0}, em_step(words, log_probs)[1]
 
 
 def em_probabilities(words, log_probs):
@@ -482,6 +614,28 @@ def em_probabilities(words, log_probs):
 def em_divides_by_words(words, log_probs):
     new, total = em_not_normalised(words, log_probs)
     return {piece: p - math.log(sum(words.values())) for piece, p in new.items()}, total
+
+
+def em_counts_once(words, log_probs):
+    return em_step(dict.fromkeys(words, 1), log_probs)[0], em_step(words, log_probs)[1]
+
+
+def em_log_prob_once(words, log_probs):
+    return em_step(words, log_probs)[0], em_step(dict.fromkeys(words, 1), log_probs)[1]
+
+
+def em_keeps_all_pieces(words, log_probs):
+    new, total = em_step(words, log_probs)
+    return dict.fromkeys(log_probs, -math.inf) | new, total
+
+
+def em_log_of_zero(words, log_probs):
+    counts = {}
+    for word, n in words.items():
+        for piece, count in expected_counts(word, log_probs)[0].items():
+            counts[piece] = counts.get(piece, 0.0) + n * count
+    whole = math.fsum(counts.values())
+    return {piece: math.log(count / whole) for piece, count in counts.items()}, em_step(words, log_probs)[1]
 
 
 EXERCISES = [
@@ -496,6 +650,7 @@ EXERCISES = [
         wrong={
             "that is the first merge; what comes next, once it is one symbol?": lambda: "at",
             'the pair c, a is gone: after the first merge its a is part of "at"': lambda: "ca",
+            'the pair h, a is gone: after the first merge its a is part of "at"': lambda: "ha",
             "close: that pair is seen in two words as well. Add up how often those words occur": lambda: "hat",
         },
     ),
@@ -514,6 +669,7 @@ EXERCISES = [
             "pairs overlap: (7, 7, 7) holds (7, 7) twice": count_without_overlap,
             "every second pair is missing: a symbol is the end of one pair and the beginning of the next": count_every_second,
             "a word that holds a pair twice adds its count twice": count_pair_once_a_word,
+            "the last pair of each word is missing: n symbols have n - 1 pairs": count_forgets_the_last,
         },
     ),
     Exercise(
@@ -531,6 +687,8 @@ EXERCISES = [
             "the last symbol is lost": merge_forgets_the_last,
             "the new symbol was merged again with what follows; go on behind it": merge_again,
             "the order matters: (2, 1) is not the pair (1, 2)": merge_either_order,
+            "nothing is merged: a piece of a list never equals a tuple; compare two tuples": merge_nothing,
+            "the list that came in is changed; build a new one": merge_in_place,
         },
     ),
     Exercise(
@@ -570,6 +728,13 @@ EXERCISES = [
             "the pieces come back with their ##": wordpiece_marks_dropped,
             "where one part is unknown, the whole word is [UNK], not only the rest": wordpiece_unknown_part,
             "a word of more than max_chars characters is [UNK]": wordpiece_no_limit,
+            "a word of exactly max_chars characters is still cut": wordpiece_limit_too_low,
+            "after the unknown part the word is cut on; one place without a piece makes all of it [UNK]": wordpiece_goes_on,
+            "this goes back and tries a shorter piece; the longest piece stays, even if the rest then has none": (
+                wordpiece_second_thoughts
+            ),
+            "the unknown token has the name that `unk` gives": wordpiece_fixed_name,
+            "the empty word has no pieces, not an unknown one": wordpiece_unknown_empty,
         },
     ),
     Exercise(
@@ -592,6 +757,16 @@ EXERCISES = [
             "a text that cannot be cut gives ([], -inf): begin with -math.inf, not with a large negative number": (
                 viterbi_large_number_for_infinity
             ),
+            "this takes the most probable piece at each place; a cut counts as a whole": viterbi_best_piece_first,
+            "a single character that is no piece may be used, at the score `unk`": viterbi_without_unk,
+            "`unk` is for single characters; a longer text that is no piece cannot be used": viterbi_unk_of_any_length,
+            "`unk` is for characters that are no piece; one that is keeps its own score, however low": viterbi_unk_if_better,
+            "a character that is no piece comes back as it is, not under another name": viterbi_names_unk,
+            "pieces of exactly `longest` characters are looked for as well": viterbi_one_short,
+            "pieces of more than `longest` characters are used": viterbi_any_length,
+            "pieces come back for a text that cannot be cut: where its score is -inf, return ([], -inf)": (
+                viterbi_pieces_without_a_way
+            ),
         },
     ),
     Exercise(
@@ -609,6 +784,13 @@ EXERCISES = [
             "where two begin at the same place, the longer one wins": special_shortest_first,
             "the special tokens themselves are lost": special_lost,
             "empty pieces are left in": special_keeps_empty,
+            "the names are looked for one after the other; go from left to right, and look for all at once": (
+                special_one_after_another
+            ),
+            "with no names the pattern is empty and fits between any two letters; return the text whole": (
+                special_empty_pattern
+            ),
+            "the empty text has no pieces: the list is empty": special_empty_text,
             "whatever looks like <|…|> is taken for special; only the names in `special` are. This is how users "
             "could smuggle control tokens in": special_always,
         },
@@ -630,6 +812,10 @@ EXERCISES = [
             "the counts must be divided by their sum to be probabilities": em_not_normalised,
             "these are probabilities; their logarithms are wanted": em_probabilities,
             "divide by the sum of the expected counts, not by the number of words": em_divides_by_words,
+            "log P of all words is right, but in the counts every word was counted once": em_counts_once,
+            "the new probabilities are right, but log P of a word counts as often as it was seen": em_log_prob_once,
+            "pieces that are never expected must go, not stay with log P = -inf": em_keeps_all_pieces,
+            "there is no logarithm of 0: leave out pieces whose expected count is 0": em_log_of_zero,
         },
     ),
 ]
