@@ -239,3 +239,10 @@ def test_what_cannot_be_trained_is_refused():
         train_unigram({"abcdef": 1}, 3)
     with pytest.raises(ValueError, match="repeated substrings"):
         train_unigram({"ab": 1}, 50)
+
+
+def test_a_piece_too_rare_for_a_float_stays():
+    """Its expected count is above 0 and divided by the total becomes 0: log of 0 stopped the training."""
+    log_probs = {"a": -370.0, "b": -370.0, "ab": 0.0, "c": 0.0}
+    new, _ = em_step({"ab": 1, "c": 10_000}, log_probs)
+    assert set(new) == set(log_probs) and all(math.isfinite(value) for value in new.values())

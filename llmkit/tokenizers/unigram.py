@@ -5,6 +5,7 @@ google/sentencepiece:src/unigram_model_trainer.cc.
 """
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 
@@ -107,7 +108,9 @@ def em_step(words: Mapping[str, int], log_probs: Mapping[str, float]) -> tuple[d
         for piece, count in expected.items():
             counts[piece] = counts.get(piece, 0.0) + n * count
     total = math.fsum(counts.values())
-    return {piece: math.log(count / total) for piece, count in counts.items() if count > 0}, total_log_prob
+    # A count above 0 may become 0 in the division; such a piece stays, or a word might lose its only cut.
+    new = {piece: math.log(max(count / total, sys.float_info.min)) for piece, count in counts.items() if count > 0}
+    return new, total_log_prob
 
 
 def seed_pieces(words: Mapping[str, int], n: int) -> dict[str, float]:

@@ -1,10 +1,12 @@
 """Lesson 06: RMSNorm, SwiGLU, the size of cache and model, QK-norm, z-loss."""
 
 import math
+from functools import partial
 
 import torch
 from torch.nn import functional as F
 
+from llmkit.course.compare import first_difference
 from llmkit.course.exercise import Case, Exercise
 from llmkit.layers.norms import rms_norm
 from llmkit.models.llama import SIZES, LlamaConfig
@@ -42,7 +44,22 @@ def _inverse_rms(wide, eps):
 
 
 def norm_centred(x, weight, eps=1e-6):
-    return rms_norm(x.float() - x.float().mean(-1, keepdim=True), weight.float(), eps).type_as(x)
+    wide = x.float() - x.float().mean(-1, keepdim=True)
+    return (wide * _inverse_rms(wide, eps)).type_as(x) * weight
+
+
+def norm_square_of_the_mean(x, weight, eps=1e-6):
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.mean(-1, keepdim=True).square() + eps)).type_as(x) * weight
+
+
+def norm_multiplied_by_the_root(x, weight, eps=1e-6):
+    wide = x.float()
+    return (wide * torch.sqrt(wide.square().mean(-1, keepdim=True) + eps)).type_as(x) * weight
+
+
+def norm_divided_in_16_bits(x, weight, eps=1e-6):
+    return x * _inverse_rms(x.float(), eps).type_as(x) * weight
 
 
 def norm_eps_outside(x, weight, eps=1e-6):
@@ -132,6 +149,10 @@ def swiglu_no_up(gate, up):
     return F.silu(gate)
 
 
+def swiglu_two_different(gate, up):
+    return gate * torch.sigmoid(up)
+
+
 def swiglu_both_bent(gate, up):
     return F.silu(gate) * F.silu(up)
 
@@ -176,6 +197,22 @@ def width_four(d_model, multiple_of=256):
 
 def width_two_thirds(d_model, multiple_of=256):
     return _up(2 * d_model / 3, multiple_of)
+
+
+def width_eight_thirds_cut_first(d_model, multiple_of=256):
+    return _up(8 // 3 * d_model, multiple_of)
+
+
+def width_always_256(d_model, multiple_of=256):
+    return _up(8 * d_model / 3, 256)
+
+
+def a_whole_number(expected, got, arguments):
+    """The width goes into nn.Linear, which takes an int and nothing else."""
+    if isinstance(got, float) and got == expected:
+        return f"expected an int, got the float {got}: nn.Linear takes no float (`//` of floats is a float)"
+    difference = first_difference(expected, got)
+    return str(difference) if difference else None
 
 
 def width_rounded_first(d_model, multiple_of=256):
@@ -303,6 +340,25 @@ def params_two_tables(config):
     return _params(config, tables=2)
 
 
+def params_tie_reversed(config):
+    return _params(config, tables=2 if config.tie else 1)
+
+
+def params_narrow_queries(config):
+    C, H = config.d_model, config.n_heads
+    kv, D = config.n_kv_heads or H, config.head_dim or C // H
+    return _params(config) - config.n_layers * 2 * C * D * (H - kv)
+
+
+def params_head_dim_from_kv_heads(config):
+    return _params(config, head_dim=config.head_dim or config.d_model // (config.n_kv_heads or config.n_heads))
+
+
+def params_square_output(config):
+    C, H = config.d_model, config.n_heads
+    return _params(config) + config.n_layers * C * (C - H * (config.head_dim or C // H))
+
+
 def params_no_norms(config):
     return _params(config, norms=0, final=0)
 
@@ -315,12 +371,20 @@ def params_norms_with_bias(config):
     return _params(config, norms=4, final=2)
 
 
-def params_only_mlp_left(config):
-    return _params(config, matrices=2, tables=1)
+# two of the three differences left; a second table that is always counted is not mended yet either
 
 
-def params_only_attention_left(config):
-    return _params(config, kv=config.n_heads, head_dim=config.d_model // config.n_heads, tables=1)
+def params_only_attention_right(config, tables=1):
+    return _params(config, matrices=2, tables=tables)
+
+
+def params_only_mlp_right(config, tables=1):
+    return _params(config, kv=config.n_heads, head_dim=config.d_model // config.n_heads, tables=tables)
+
+
+def params_only_tables_right(config, tables=None):
+    heads = {"kv": config.n_heads, "head_dim": config.d_model // config.n_heads}
+    return _params(config, **heads, matrices=2, tables=tables)
 
 
 # --- 6.6 the largest score under QK-norm, by hand ---
@@ -377,6 +441,22 @@ def z_wrong_axis(logits):
     return logits.float().logsumexp(0).square().mean()
 
 
+def z_in_16_bits(logits):
+    return logits.logsumexp(-1).square().mean()
+
+
+def z_converted_late(logits):
+    return logits.logsumexp(-1).float().square().mean()
+
+
+def z_converted_last(logits):
+    return logits.logsumexp(-1).square().mean().float()
+
+
+def z_of_log_probabilities(logits):
+    return logits.float().log_softmax(-1).square().mean()
+
+
 def z_with_factor(logits):
     return 1e-4 * z_loss(logits)
 
@@ -392,8 +472,8 @@ EXERCISES = [
         reference="llmkit.layers.norms:rms_norm",
         cases=norm_cases,
         hints=(
-            "The mean of the squares: wide.square().mean(-1, keepdim=True); eps is added to it, then the root.",
-            "torch.rsqrt(y) is 1 / sqrt(y). Which dtype has x there, and which should it have?",
+            "The mean of the squares runs over the last axis, with keepdim=True; eps is added to it, then comes the root.",
+            "torch.rsqrt(y) is 1 / sqrt(y). In which dtype is x when you square it, and in which should it be?",
             "Order: x.float(), divide, .type_as(x), and only then * weight.",
         ),
         wrong={
@@ -401,11 +481,14 @@ EXERCISES = [
             "eps stands outside the root; it belongs inside, added to the mean square": norm_eps_outside,
             "divided by the mean square itself: take its root": norm_without_root,
             "divided by the length of the vector: its squares were summed, take their mean": norm_by_length,
+            "the mean was squared; take the mean of the squares": norm_square_of_the_mean,
+            "multiplied by the root; divide by it (torch.rsqrt is 1 / root)": norm_multiplied_by_the_root,
             "the mean runs over the first axis; it must run over the last, inside each vector": norm_first_axis,
             "one mean for the whole tensor; each vector has its own": norm_over_everything,
             "the weight is not used": norm_without_weight,
             "multiplied by 1 + weight (Gemma does that); LLaMA multiplies by the weight": norm_weight_plus_one,
             "the squares were taken in 16 bits; convert x to float32 first": norm_in_16_bits,
+            "only the root was computed in float32; divide there too, then convert the result": norm_divided_in_16_bits,
             "16-bit numbers: the weight was multiplied before the result was cast back; LLaMA casts first": (
                 norm_cast_too_late
             ),
@@ -430,6 +513,7 @@ EXERCISES = [
             "added instead of multiplied": swiglu_sum,
             "silu of the product; it bends the gate alone": swiglu_of_the_product,
             "`up` is not used": swiglu_no_up,
+            "gate times sigmoid(up): in silu both factors are the gate, and up is a third one": swiglu_two_different,
             "both were bent; only the gate is": swiglu_both_bent,
         },
     ),
@@ -438,6 +522,7 @@ EXERCISES = [
         name="gated_width",
         reference="llmkit.layers.mlp:gated_width",
         cases=width_cases,
+        compare=a_whole_number,
         hints=(
             "First 8/3 of d_model, cut to a whole number. Then: how many times does multiple_of have to be taken?",
             "Rounding a division of whole numbers up: (a + b - 1) // b, or -(-a // b).",
@@ -449,6 +534,8 @@ EXERCISES = [
             "one multiple too many where 8/3 d_model already is one": width_always_one_more,
             "that is 4 d_model, the width of an MLP of two matrices": width_four,
             "2/3 of d_model; it is 2/3 of 4 d_model": width_two_thirds,
+            "8 // 3 is 2: multiply d_model by 8 first, then divide by 3": width_eight_thirds_cut_first,
+            "rounded up to a multiple of 256 whatever `multiple_of` says": width_always_256,
             "a third was rounded up and then taken 8 times; round at the end": width_rounded_first,
         },
     ),
@@ -500,8 +587,26 @@ EXERCISES = [
             "the norms have parameters too: C each, two a block and one at the end": params_no_norms,
             "the last norm, after all blocks, is missing": params_no_final_norm,
             "these norms have no bias: C numbers each": params_norms_with_bias,
-            "attention is right; the MLP and the output matrix are not yet": params_only_mlp_left,
-            "the MLP is right; attention and the output matrix are not yet": params_only_attention_left,
+            "config.tie is read the wrong way round: tied means one table": params_tie_reversed,
+            "q and the output were counted with n_kv_heads; only k and v are that narrow": params_narrow_queries,
+            "a head is d_model / n_heads wide: grouping makes fewer key-value heads, not wider ones": (
+                params_head_dim_from_kv_heads
+            ),
+            "attention's output matrix reads n_heads · head_dim numbers, and that need not be d_model": (
+                params_square_output
+            ),
+            "attention is right; the MLP and the output matrix are not yet": params_only_attention_right,
+            "attention is right; the MLP is not yet, and the output matrix is counted although config.tie is True": (
+                partial(params_only_attention_right, tables=2)
+            ),
+            "the MLP is right; attention and the output matrix are not yet": params_only_mlp_right,
+            "the MLP is right; attention is not yet, and the output matrix is counted although config.tie is True": (
+                partial(params_only_mlp_right, tables=2)
+            ),
+            "the output matrix is right; attention and the MLP are not yet": params_only_tables_right,
+            "the output matrix is counted, but also where config.tie is True; attention and the MLP are not right yet": (
+                partial(params_only_tables_right, tables=2)
+            ),
         },
     ),
     Exercise(
@@ -538,6 +643,10 @@ EXERCISES = [
             "Z is a sum over the vocabulary, not a mean": z_of_the_mean,
             "that is the largest logit; Z sums over all": z_of_the_largest,
             "Z sums over the wrong axis; the vocabulary is the last": z_wrong_axis,
+            "16-bit logits give a 16-bit result: convert them to float32 first": z_in_16_bits,
+            "converted to float32 after logsumexp, when the digits were gone: convert the logits": z_converted_late,
+            "converted to float32 at the very end, when the digits were gone: convert the logits": z_converted_last,
+            "those are the squares of log-probabilities; log Z is what log_softmax subtracts": z_of_log_probabilities,
             "the factor 1e-4 is applied by whoever adds it to the loss, not here": z_with_factor,
             "one Z for all positions together; each has its own": z_of_all_logits,
         },
