@@ -277,3 +277,16 @@ def test_articles_and_plurals():
     assert [words.plural(w) for w in ("fox", "cherry", "boy", "mouse", "potato")] == [
         "foxes", "cherries", "boys", "mice", "potatoes"
     ]  # fmt: skip
+
+
+def test_the_village_has_few_names_and_an_exact_entropy():
+    corpus = toyland.corpus(60_000, 10_000, world=toyland.VILLAGE)
+    girls, boys = set(toyland.VILLAGE.pools["girls"].words), set(toyland.VILLAGE.pools["boys"].words)
+    others = set(toyland.STORIES.pools["girls"].words) | set(toyland.STORIES.pools["boys"].words)
+    words = {token.strip() for text in corpus.train for token in toyland.split(text)}
+    assert len(girls) == len(boys) == 30 and not words & (others - girls - boys)
+    for text in corpus.validation[:5]:
+        logs = toyland.VILLAGE.word_log_probs(text)
+        assert math.isfinite(sum(logs))
+        assert sum(logs) > toyland.log_prob(text)  # the whole world finds it less probable: it has more names
+    assert toyland.corpus(60_000, 10_000) != corpus

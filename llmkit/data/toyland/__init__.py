@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from llmkit.data.toyland.automaton import END, Document, World
-from llmkit.data.toyland.stories import STORIES
+from llmkit.data.toyland.stories import STORIES, VILLAGE
 from llmkit.data.toyland.words import Pool, split
 
 
@@ -56,19 +56,23 @@ def sample(seed: int = 0) -> Document:
 
 
 @lru_cache(maxsize=4)
-def corpus(train_bytes: int = 2_000_000, validation_bytes: int = 200_000, seed: int = 0) -> Corpus:
+def corpus(
+    train_bytes: int = 2_000_000, validation_bytes: int = 200_000, seed: int = 0, world: World = STORIES
+) -> Corpus:
     """Train and validation stories of at least so many bytes; kept in memory, so the second call is free.
+
+    world   STORIES, or VILLAGE, where few people live
 
     The two are independent draws, except that a validation story which also stands in train is dropped.
     """
-    train = _draw(random.Random(seed), train_bytes, frozenset())
-    return Corpus(train, _draw(random.Random(seed + 1_000_003), validation_bytes, frozenset(train)))
+    train = _draw(world, random.Random(seed), train_bytes, frozenset())
+    return Corpus(train, _draw(world, random.Random(seed + 1_000_003), validation_bytes, frozenset(train)))
 
 
-def _draw(rng: random.Random, n_bytes: int, without: frozenset[str]) -> tuple[str, ...]:
+def _draw(world: World, rng: random.Random, n_bytes: int, without: frozenset[str]) -> tuple[str, ...]:
     texts, size = [], 0
     while size < n_bytes:
-        text = STORIES.sample(rng).text
+        text = world.sample(rng).text
         if text not in without:
             texts.append(text)
             size += len(text)

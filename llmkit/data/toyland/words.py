@@ -38,6 +38,10 @@ class Pool:
         self.probs = {word: weight / total for word, weight in zip(words, weights, strict=True)}
         self.cumulative = list(accumulate(self.probs.values()))
 
+    def first(self, n: int) -> "Pool":
+        """The pool of the n first words, their weights in the same proportion."""
+        return Pool(self.words[:n], [self.probs[word] for word in self.words[:n]])
+
     def draw(self, rng: random.Random) -> str:
         return self.words[min(bisect_right(self.cumulative, rng.random()), len(self.words) - 1)]
 
