@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (softmax, loss) and 03 (vectors for tokens and positions). From torch you need matrix products (`@`), `transpose`, `softmax` and broadcasting; each exercise names the calls. Two experiments train small models; the training loop is a black box here that lesson 05 opens.
 #
-# **Time** about 90 minutes: six exercises, and a seventh that is optional. The cells that train take less than half a minute together.
+# **Time** about 90 minutes: six exercises, and a seventh that is optional. The cells that train take about half a minute together.
 
 # %% tags=["setup"]
 import math
@@ -85,7 +85,7 @@ values = torch.tensor([[0.0, 4.0], [8.0, 0.0], [4.0, 0.0]])
 weights = (keys @ q).softmax(0)
 answer = weights @ values
 fig, axes = figure(2, height=3.0)
-spots = [(2.05, 0.05), (0.6, -0.2), (-0.15, 1.08), (1.05, 1.02)]
+spots = [(2.05, 0.05), (0.6, -0.2), (-0.15, 1.12), (1.08, 0.92)]
 arrows = [(q, "query", COLORS["query"])]
 arrows += [(key, f"key {i + 1}: weight {weights[i]:.2f}", COLORS["key"]) for i, key in enumerate(keys)]
 for (vector, name, color), spot in zip(arrows, spots, strict=True):
@@ -107,7 +107,7 @@ show(
 )
 
 # %% [markdown]
-# For a whole text of $T$ tokens there are $T$ queries and $T$ keys. With the queries as rows of a matrix $Q$ of shape $(T, D)$ and the keys as rows of $K$, all scores are one product, $Q K^\top$ of shape $(T, T)$: row $t$ holds what token $t$ thinks of all the others. $D$ is the length of a query.
+# For a whole text of $T$ tokens there are $T$ queries and $T$ keys. With the queries as rows of a matrix $Q$ of shape $(T, D)$ and the keys as rows of $K$, all scores are one product, $Q K^\top$ of shape $(T, T)$: row $t$ holds the scores of token $t$ with every token, itself included. $D$ is the length of a query.
 #
 # ## Why the scores are divided
 #
@@ -160,7 +160,7 @@ print(f"at D = 64 a weight moves by {slopes[0]:.4f} for each unit of its score u
 assert largest["scores as they are"][-1] > 0.9 and largest["divided by √D"][-1] < 0.5
 
 # %% [markdown]
-# With undivided scores an untrained model already looks at a single word, chosen by chance. And a softmax that is so sure hardly moves when the scores move: little gradient, little learning. So scores are divided by $\sqrt D$, whatever $D$ is.
+# With undivided scores an untrained model already looks at little more than a single word, chosen by chance. And a softmax that is so sure moves less when the scores move, at $D = 64$ only about a quarter as much: less gradient, slower learning. So scores are divided by $\sqrt D$, whatever $D$ is.
 #
 # ## Who may look at whom
 #
@@ -173,8 +173,8 @@ assert largest["scores as they are"][-1] > 0.9 and largest["divided by √D"][-1
 # Write `attention_weights(q, k, mask, scale)`. Here `q` has the shape $(B, H, T, D)$: $B$ texts, $H$ heads (soon more about these; each is computed by itself), $T$ queries of length $D$. `k` is $(B, H, S, D)$ with $S$ keys. The result is $(B, H, T, S)$.
 #
 # - `scale` multiplies the scores; None means $1/\sqrt D$.
-# - `mask` is None, or a boolean tensor, or a floating one that is *added* to the scores (lesson 03's ALiBi comes in here), or the constant `CAUSAL`, which stands for `causal_mask(T, S, q.device)`. (`mask is CAUSAL`, `mask.dtype == torch.bool`.)
-# - A row that may look at nothing gives zeros, and its gradient is 0 too, not NaN. (So NaN has to be avoided *before* the softmax; replacing it afterwards leaves it in the gradient.)
+# - `mask` is None, or a boolean tensor, or a floating one that is *added* to the scores (lesson 03's ALiBi comes in here), or the constant `CAUSAL`, which stands for `causal_mask(T, S, q.device)`. (Ask with `mask is CAUSAL`, then `mask.dtype == torch.bool`. All masks broadcast to the shape of the scores.)
+# - A row that may look at nothing, whether False or an added $-\infty$ hides its keys, gives zeros, and its gradient is 0 too, not NaN. (So NaN has to be avoided *before* the softmax; replacing it afterwards leaves it in the gradient.)
 # - The softmax is computed in float32 (`.float()`), and the result has the dtype of `q` (`.type_as(q)`).
 #
 # Calls that you need: `k.transpose(-2, -1)`, `.masked_fill(where, value)`, `.softmax(-1)`, `.all(-1, keepdim=True)`, `torch.inf`. It must match torch's own attention; the check also compares gradients.
@@ -227,10 +227,11 @@ wrong = {
     "0 for −∞": scores.masked_fill(~allowed, 0.0).softmax(-1),
     "one too many": scores.masked_fill(~torch.ones(5, 5).tril(1).bool(), -torch.inf).softmax(-1),
 }
-fig, axes = figure(4, width=7.2, height=2.3, sharey=True)
+fig, axes = figure(4, width=7.2, height=2.5, sharey=True)
 for axis, (name, weights) in zip(axes, {"right": right, **wrong}.items(), strict=True):
     image = draw_attention(axis, weights[0, 0], "abcde")
     axis.set_title(name, fontsize=10)
+    axis.set_xlabel("key")
 axes[0].set_ylabel("query")
 fig.colorbar(image, ax=axes, label="weight", shrink=0.9)
 future = {name: (weights * ~allowed).sum().item() / weights.sum().item() for name, weights in wrong.items()}
@@ -245,16 +246,23 @@ for name, weights in {"right": right, **wrong}.items():
     print(f"{name:14} {weights[0, 0, 0].sum():17.2f} {(weights * ~allowed).sum() / weights.sum():22.0%}")
 
 # %% [markdown]
-# The last one is the most treacherous: every position sees exactly the word that it has to guess, and a model that may copy its answer gets a wonderful loss. There is a test that finds all of these, and it belongs beside every causal model: change a token, and see whether an *earlier* position changes.
+# The last one is the most treacherous: every position sees exactly the word that it has to guess, and a model that may copy its answer gets a wonderful loss. There is a test that finds all three, and it belongs beside every causal model: change a token, here the one at position 3, and see whether an *earlier* position changes.
 
 # %%
 torch.manual_seed(0)
 q, k, v = (torch.randn(1, 1, 5, 8) for _ in range(3))
 k2, v2 = k.clone(), v.clone()
 k2[..., 3, :], v2[..., 3, :] = torch.randn(8), torch.randn(8)  # another token at position 3
-changed = (attention(q, k, v, causal_mask(5, 5)) - attention(q, k2, v2, causal_mask(5, 5))).abs().amax((0, 1, 3)) > 0
-print("changed:", changed.tolist())
-assert changed.tolist() == [False, False, False, True, True]
+ways = {
+    "right": lambda q, k, v: attention(q, k, v, allowed),
+    "after softmax": lambda q, k, v: attention_weights(q, k) * allowed @ v,
+    "0 for −∞": lambda q, k, v: (q @ k.mT / 8**0.5).masked_fill(~allowed, 0.0).softmax(-1) @ v,
+    "one too many": lambda q, k, v: attention(q, k, v, torch.ones(5, 5).tril(1).bool()),
+}
+for name, way in ways.items():
+    changed = (way(q, k, v) - way(q, k2, v2)).abs().amax((0, 1, 3)) > 0
+    print(f"{name:14} changed: {[position for position in range(5) if changed[position]]}")
+    assert changed[3:].all() and bool(changed[:3].any()) == (name != "right")
 
 # %% [markdown]
 # Masks are combined with `&`. Here is a batch of two texts, the second with two tokens of padding on the left, in a causal model. Its first two rows may look at nothing:
@@ -283,7 +291,7 @@ split_heads = check(split_heads)
 # %% [markdown]
 # ### Exercise 4.6 · repeat_kv · ●○○ · 6 min
 #
-# Keys and values have to be kept while a text is generated (lesson 07), and they fill the memory. Queries are not kept. So newer models have fewer key-value heads than query heads, and several query heads share one: **grouped-query attention**, GQA. With a single key-value head it is called multi-query attention, MQA.
+# Keys and values have to be kept while a text is generated (lesson 07), and they fill the memory. Queries are not kept. In plain multi-head attention, MHA, each query head has a key-value head of its own. Newer models have fewer, and several query heads share one: **grouped-query attention**, GQA. With a single key-value head it is called multi-query attention, MQA.
 #
 # Write `repeat_kv(x, n_heads)`: from $(B, K, S, D)$ with $K$ key-value heads to $(B, H, S, D)$ with $H$ = `n_heads`. Each head stands $H / K$ times, its copies *side by side*: 1, 1, 2, 2. (`torch.Tensor.repeat_interleave` has a `dim`.)
 
@@ -336,13 +344,13 @@ print("the same as torch's layer; and shuffled tokens give the same answers, shu
 #
 # The sentences at the beginning come from a small generator. Who does something to what, a verb, active or passive, and a last word that fits either the one who acts (tired, weak, lazy …) or the load (heavy, wet, hot …). In more than half of the sentences both are animals or the robot, so that no noun gives its part away. A fifth of all couples, robot and ball among them, is kept aside, both ways round, and used for measuring only.
 #
-# The model: two layers of attention, two heads each, 48 numbers a token. Every token may look in both directions. At the position of "it", and only there, it has to name the noun that "it" stands for. Three controls get the same training:
+# The model: two layers of attention, two heads each, 48 numbers a token. (After each attention comes an MLP, a small network that works on every token by itself; lesson 05 opens it.) Every token may look in both directions. At the position of "it", and only there, it has to name the noun that "it" stands for. Three controls get the same training:
 #
 # - **no positions**: the words without their order
 # - **causal, asked at "it"**: may only look back
 # - **causal, asked at the full stop**: may only look back, but from the end
 #
-# Before you run it, write down what share each will get right of the held-out sentences with two animals, between 0 and 1.
+# Before you run it, write down what share each will get right of the held-out sentences in which both nouns could be the one who acts, between 0 and 1.
 
 # %%
 guess = {"both directions": None, "no positions": None, "causal, at “it”": None, "causal, at the end": None}
@@ -383,7 +391,7 @@ def answers(model, ids, real, it, at_end):
 
 def train(model, data, seed, at_end=False, n_steps=400, batch=48, lr=3e-3):
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr)
+    optimizer = torch.optim.AdamW(model.parameters(), lr, fused=True)
     for step in range(n_steps):
         optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 20) * (1 - step / n_steps)
         rows = torch.randint(len(data[0]), (batch,), generator=generator)
@@ -433,6 +441,8 @@ for row, name in enumerate(reversed(kinds)):
         axis.plot(guess[name], row, "D", color=COLORS["guess"])
 axis.axvline(0.5, color=COLORS["truth"], linewidth=1, linestyle="--")
 axis.text(0.51, 3.45, "one of two nouns", fontsize=9)
+if any(share is not None for share in guess.values()):
+    axis.text(1.0, 3.45, "◆ your guess", color=COLORS["guess"], ha="right", fontsize=9)
 axis.set_yticks(range(4), list(reversed(kinds)))
 axis.set(xlabel="share right, pairs never seen together", xlim=(0, 1.02), ylim=(-0.5, 3.9))
 axis.set_title("At “it”, only one who sees the end can know")
@@ -488,7 +498,7 @@ assert rows["heavy"][1, mover, 4] > rows["tired"][1, mover, 4] + 0.3
 #
 # Be careful. An *untrained* model has such rows too, and a picture of one sentence proves nothing about what the model *needs*. There is a better question. What happens if this head is taken out?
 #
-# **Ablation**: set a head's part of the result to 0, leave all else as it is, and measure over all held-out sentences. Before you run it: the heads of layer 1 look at the right noun, those of layer 0 do not. Which one will the model miss most? (layer, head)
+# **Ablation**: set a head's part of the result to 0, leave all else as it is, and measure over all held-out sentences. The table also says where each head looks: in the row of "it", the weight on the right noun minus that on the other one, mean over all sentences (0: no preference). Before you run it: in the figure the heads of layer 1 look at the right noun, those of layer 0 do not. Which one will the model miss most? (layer, head)
 
 # %%
 guess_head = None  # for example (1, 0)
@@ -551,16 +561,23 @@ fig, axis = figure(height=2.8)
 names = [f"layer {layer}, head {head}" for layer, head in HEADS] + ["both heads\nof layer 1"]
 for seed, shift in ((0, -0.25), (1, 0.0), (2, 0.25)):
     heights = [kept[seed, layer, head] for layer, head in HEADS] + [kept[seed, "layer 1"]]
-    colors = [COLORS["bad"] if height < 0.9 else COLORS["control"] for height in heights]
+    most = min(range(4), key=lambda i: heights[i])
+    colors = [COLORS["bad"] if i == most else COLORS["model"] if i == 4 else COLORS["control"] for i in range(5)]
     axis.bar(torch.arange(5) + shift, heights, 0.23, color=colors)
+    for i in range(5):
+        axis.text(i + shift, 0.02, seed, color="white", ha="center", fontsize=9)
 if guess_head is not None:
-    axis.plot(HEADS.index(guess_head), 1.03, "v", color=COLORS["guess"], markersize=9)
+    axis.plot(HEADS.index(guess_head), 1.05, "v", color=COLORS["guess"], markersize=9)
+    axis.text(HEADS.index(guess_head) + 0.1, 1.03, "your guess", color=COLORS["guess"], fontsize=9)
 axis.axhline(0.5, color=COLORS["truth"], linewidth=1, linestyle="--")
+axis.text(4.42, 0.51, "one of\ntwo", fontsize=9)
+axis.text(4.75, 1.05, "orange: the head missed most", ha="right", color=COLORS["bad"], fontsize=9)
 axis.set_xticks(range(5), names, fontsize=9)
-axis.set(ylabel="right without it", ylim=(0, 1.08), title="Missed most: a head of layer 0, not one that points")
+axis.set(ylabel="share right without it", xlim=(-0.45, 4.8), ylim=(0, 1.13))
+axis.set_title("Missed most: a head of layer 0, in seeds 0, 1 and 2")
 show(
     fig,
-    alt="Share right on held-out sentences without each head, three seeds side by side. For seed 0: "
+    alt="Share right on held-out sentences without each head, three seeds side by side; missed most is a head of layer 0. For seed 0: "
     + ", ".join(f"{name.replace(chr(10), ' ')} {height:.0%}" for name, height in zip(
         names, [kept[0, layer, head] for layer, head in HEADS] + [kept[0, "layer 1"]], strict=True)) + ".",
 )  # fmt: skip
@@ -568,9 +585,9 @@ show(
 # %% [markdown]
 # Read the table slowly; it is not what the picture promised.
 #
-# - In seeds 0 and 1 both heads of layer 1 look at the right noun, and taking *one* of them out costs at most about ten points. The other one does the same work. Only without both of them the model falls to chance.
-# - The single head that is missed most is one of layer 0, in all three seeds, and it does not point at the right noun.
-# - In seed 2 the heads of layer 1 do not prefer the right noun either, and the model is as good. It has found another way.
+# - In seeds 0 and 1 both heads of layer 1 look at the right noun, and taking *one* of them out costs about ten points or less. The other one can do the same work. Without both of them the model falls to chance.
+# - The single head that is missed most is one of layer 0, in all three seeds. In seeds 0 and 1 it has no preference for the right noun at all.
+# - In seed 2 the heads of layer 1 have no preference either, only one of layer 0 has a weak one, and the model is as good. It has found another way.
 #
 # And something is missing in this story. To turn to the ball, somebody has to read the word "heavy". Who does? In the upper row of the figure, "it" hardly looks at the last word. So let us cut single *looks*: in layer 0, hide the last word from "it" only; from the two nouns only; from everybody. And, for comparison, from everybody in layer 1.
 
@@ -619,7 +636,7 @@ assert min(seen["layer 0, from “it”", seed] for seed in range(3)) > 0.95
 assert max(seen["layer 0, from everybody", seed] for seed in (0, 1)) < 0.6
 
 # %% [markdown]
-# In seeds 0 and 1 all that the model knows about "heavy" goes through layer 0. Hide the word there from everybody, and the model guesses. But it does not need the look of "it", and cutting that of the nouns costs only a part. Every word reads a little of it, with weights below 0.1, which nobody would notice in a map, and passes it on. (Seed 2 leans on layer 1 as well.)
+# In seeds 0 and 1 all that the model knows about "heavy" goes through layer 0. Hide the word there from everybody, and the model guesses. But it does not need the look of "it", and cutting that of the nouns costs only a part. Many words read a little of it, "it" and the nouns with weights below 0.1, which nobody would notice in a map, and pass it on. (Seed 2 has other ways: there even hiding it from everybody in layer 0 leaves two thirds right.)
 #
 # So a map of attention tells where a head looks. It does not tell whether the model needs it; small weights can carry the decision and large ones can be spare. **A map is a hypothesis; surgery is the test.** And single cuts can miss what matters where the work is shared: take out groups too.
 #
@@ -671,13 +688,13 @@ def scores_of(model, ids, period):
     return best(right_place), best((t - 1).clamp(min=0).expand_as(ids))
 
 
-def watch(n_layers, seed, shortest=6, table=None, n_steps=300, C=32, n_heads=2, lr=1e-2):
+def watch(n_layers, seed, shortest=6, table=None, n_steps=240, C=32, n_heads=2, lr=1e-2):
     torch.manual_seed(seed)
     embed, rope = Embedding(SYMBOLS, C, table), None if table else RotaryEmbedding(C // n_heads)
     blocks = [AttentionOnly(C, n_heads) for _ in range(n_layers)]
     model = CausalLM(Transformer(embed, blocks, nn.LayerNorm(C), rope), config=None, tie=False)
     init_weights(model, n_layers, std=0.1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98), fused=True)
     generator, log = torch.Generator().manual_seed(seed), []
     for step in range(n_steps + 1):
         optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 20) * (1 - 0.9 * step / n_steps)
@@ -709,29 +726,29 @@ for (n_layers, seed), log in runs.items():
     axes[1].plot(steps, induction, **style)
     if n_layers == 2:
         axes[1].plot(steps, previous, alpha=style["alpha"], color=COLORS["key"])
-axes[0].text(300, runs[1, 0][-1][1] - 0.3, "one layer", color=COLORS["control"], ha="right", fontsize=9)
-axes[0].text(300, runs[2, 0][-1][1] + 0.12, "two layers", color=COLORS["model"], ha="right", fontsize=9)
+axes[0].text(240, runs[1, 0][-1][1] - 0.3, "one layer", color=COLORS["control"], ha="right", fontsize=9)
+axes[0].text(240, runs[2, 0][-1][1] + 0.3, "two layers", color=COLORS["model"], ha="right", fontsize=9)
 axes[0].set(xlabel="step", ylabel="nats, repeated tokens", ylim=(0, None), title="The loss falls off a cliff …")
-axes[1].text(300, 0.9, "induction score", color=COLORS["model"], ha="right", fontsize=9)
-axes[1].text(300, 0.36, "token before", color=COLORS["key"], ha="right", fontsize=9)
-axes[1].text(300, 0.13, "one layer, induction", color=COLORS["control"], ha="right", fontsize=9)
+axes[1].text(240, 0.9, "induction score", color=COLORS["model"], ha="right", fontsize=9)
+axes[1].text(240, 0.36, "token before", color=COLORS["key"], ha="right", fontsize=9)
+axes[1].text(240, 0.13, "one layer", color=COLORS["control"], ha="right", fontsize=9)
 axes[1].set(xlabel="step", ylabel="mean weight, best head", ylim=(0, 1), title="… when two heads appear")
 show(
     fig,
-    alt=f"Left: loss on repeated tokens over 300 steps; two layers end at {runs[2, 0][-1][1]:.2f} nats, one layer at "
+    alt=f"Left: loss on repeated tokens over 240 steps; two layers end at {runs[2, 0][-1][1]:.2f} nats, one layer at "
     f"{runs[1, 0][-1][1]:.2f}. Right: with two layers the induction score rises to {runs[2, 0][-1][2]:.2f} together with the weight "
     f"on the token before, with one layer it stays at {runs[1, 0][-1][2]:.2f}.",
 )
 
 # %% [markdown]
-# For a while nothing happens, then both heads appear together, and the loss falls off a cliff. Neither is of any use without the other, so at first there is nothing to learn from. The models of this lesson have a few thousand parameters; Olsson et al. (2022) found the same cliff in large language models, and lesson 05 meets it again as the part that its model learns last.
+# For about 100 steps two layers do no better than one: the loss falls slowly, and no head copies. Then both heads appear together, and the loss falls off a cliff. Neither is of much use without the other, so at first there is little to learn from. The models of this lesson have a few thousand parameters; Olsson et al. (2022) found the same cliff in large language models, and lesson 05 meets it again as the part that its model learns last.
 #
 # A trap, if you build this yourself: suppose that the period had always been 16, and the positions came from a learned table instead of RoPE (four heads, 64 numbers).
 
 # %%
-_, loss, score, _ = watch(1, seed=1, shortest=LONGEST, table=nn.Embedding(2 * LONGEST, 64), C=64, n_heads=4, lr=3e-3)[
-    -1
-]
+table = nn.Embedding(2 * LONGEST, 64)
+log = watch(1, seed=1, shortest=LONGEST, table=table, n_steps=300, C=64, n_heads=4, lr=3e-3)
+_, loss, score, _ = log[-1]
 print(f'1 layer, period always 16: loss on repeated tokens {loss:.2f}, "induction" score {score:.2f}')
 assert loss < 0.5 and score > 0.6
 
@@ -744,7 +761,7 @@ assert loss < 0.5 and score > 0.6
 #
 # ### Exercise 4.7 · blockwise_attention · ●●● · 25 min · optional
 #
-# Write `blockwise_attention(q, k, v, block, causal)`. It must equal `attention` for every size of block, also where the last block is shorter, and where scores are in the hundreds ($e^{200}$ is too large for float32, which is why the largest score is subtracted). With `causal`, the queries are the last $T$ of the $S$ positions. Calls that you need: `torch.maximum`, `.amax(-1, keepdim=True)`, `torch.exp`.
+# Write `blockwise_attention(q, k, v, block, causal)`. It must equal `attention` for every size of block, also where the last block is shorter, and where scores are hundreds above or below 0 ($e^{200}$ is too large for float32 and $e^{-200}$ becomes 0, which is why the largest score is subtracted). With `causal`, the queries are the last $T$ of the $S$ positions. Calls that you need: `torch.maximum`, `.amax(-1, keepdim=True)`, `torch.exp`.
 
 # %% tags=["exercise"]
 from llmkit.layers.flash import blockwise_attention

@@ -48,6 +48,20 @@ def weights_head_by_head(q, k, mask=None, scale=None):
     return torch.stack(rows).to(q.dtype)
 
 
+def weights_in_float32_throughout(q, k, mask=None, scale=None):
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = q.float() @ k.float().mT * scale + _as_bias(mask, q.shape[-2], k.shape[-2])
+    empty = (scores == -torch.inf).all(-1, keepdim=True)
+    return scores.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0).type_as(q)
+
+
+def weights_scaled_in_float32(q, k, mask=None, scale=None):
+    scores = (q @ k.mT).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores + _as_bias(mask, q.shape[-2], k.shape[-2])
+    empty = (scores == -torch.inf).all(-1, keepdim=True)
+    return scores.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0).to(q.dtype)
+
+
 def mask_by_comparison(q_len, kv_len, device=None):
     return torch.arange(kv_len, device=device) <= torch.arange(q_len, device=device).unsqueeze(1) + (kv_len - q_len)
 
@@ -130,7 +144,13 @@ def blockwise_in_double(q, k, v, block=64, causal=False):
 
 
 RIGHT = {
-    "attention_weights": [weights_by_einsum, weights_by_exponentials, weights_head_by_head],
+    "attention_weights": [
+        weights_by_einsum,
+        weights_by_exponentials,
+        weights_head_by_head,
+        weights_in_float32_throughout,
+        weights_scaled_in_float32,
+    ],
     "causal_mask": [mask_by_comparison, mask_by_last_rows, mask_in_python],
     "split_heads": [heads_by_view, heads_by_chunks, heads_by_slices],
     "repeat_kv": [repeat_by_expand, repeat_by_index, repeat_by_list],

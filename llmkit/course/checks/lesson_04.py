@@ -38,6 +38,10 @@ def weights_cases() -> list[Case]:
     def padding(lengths, S):
         return (torch.arange(S) < torch.tensor(lengths)[:, None])[:, None, None]  # (B, 1, 1, S)
 
+    def sixteen():  # whole numbers and a scale of 1/4: rounding is the same before and after .float()
+        q, k = (2 * _random(*shape, seed=seed).round() for shape, seed in (((2, 3, 5, 16), 13), ((2, 3, 40, 16), 14)))
+        return q.bfloat16(), k.bfloat16()
+
     def nothing():
         return torch.tensor([[True, False, True], [False, False, False]])
 
@@ -54,7 +58,7 @@ def weights_cases() -> list[Case]:
         Case("a floating mask with -inf", lambda: (*make(1, 2, 2, 3, 8, 10), torch.zeros(2, 3).masked_fill(~nothing(), -torch.inf))),
         Case("a scale of its own", lambda: (*make(2, 3, 5, 5, 8, 11), None, 0.5)),
         Case("large scores", lambda: make(1, 2, 3, 4, 8, 12, size=200.0)),
-        Case("bfloat16: softmax in float32", lambda: make(2, 3, 5, 40, 8, 13, dtype=torch.bfloat16)),
+        Case("bfloat16: softmax in float32", sixteen),
     ]  # fmt: skip
 
 
@@ -132,9 +136,27 @@ def weights_own_scale_ignored(q, k, mask=None, scale=None):
 def weights_in_sixteen_bits(q, k, mask=None, scale=None):
     if q.dtype == torch.float32:
         return attention_weights(q, k, mask, scale)
-    scores = q @ k.transpose(-2, -1) * q.size(-1) ** -0.5
-    powers = torch.exp(scores - scores.amax(-1, keepdim=True))
-    return powers / powers.sum(-1, keepdim=True)
+    return (q @ k.transpose(-2, -1) * q.size(-1) ** -0.5).softmax(-1)
+
+
+def weights_not_a_number_replaced(q, k, mask=None, scale=None):
+    return _weights(q, k, mask, scale, empty=None).nan_to_num(0.0)
+
+
+def weights_divided_by_scale(q, k, mask=None, scale=None):
+    return attention_weights(q, k, mask, None if scale is None else 1 / scale)
+
+
+def weights_mask_added_before_scaling(q, k, mask=None, scale=None):
+    if isinstance(mask, torch.Tensor) and mask.dtype != torch.bool:
+        mask = mask * (q.size(-1) ** -0.5 if scale is None else scale)
+    return attention_weights(q, k, mask, scale)
+
+
+def weights_triangle_at_the_beginning(q, k, mask=None, scale=None):
+    if mask is CAUSAL:
+        mask = mask_from_the_beginning(q.size(-2), k.size(-2))
+    return attention_weights(q, k, mask, scale)
 
 
 # --- 4.4 causal_mask (find the bug) ---
@@ -176,6 +198,10 @@ def mask_other_way(q_len, kv_len, device=None):
     return torch.ones(q_len, kv_len, dtype=torch.bool).tril(q_len - kv_len)
 
 
+def mask_moved_too_far(q_len, kv_len, device=None):
+    return torch.ones(q_len, kv_len, dtype=torch.bool)
+
+
 # --- 4.5 split_heads ---
 
 
@@ -205,6 +231,14 @@ def heads_axes_swapped(x, n_heads):
     return split_heads(x, n_heads).transpose(-2, -1)
 
 
+def heads_cut_the_other_way(x, n_heads):
+    return x.unflatten(-1, (-1, n_heads)).transpose(1, 2)
+
+
+def heads_in_front(x, n_heads):
+    return torch.stack(x.chunk(n_heads, -1))
+
+
 # --- 4.6 repeat_kv ---
 
 
@@ -230,6 +264,10 @@ def repeat_positions(x, n_heads):
     return x.repeat_interleave(n_heads // x.size(1), dim=2)
 
 
+def repeat_texts(x, n_heads):
+    return x.repeat_interleave(n_heads // x.size(1), dim=0)
+
+
 def repeat_first_only(x, n_heads):
     return x[:, :1].expand(-1, n_heads, -1, -1)
 
@@ -242,6 +280,9 @@ def block_cases() -> list[Case]:
         q = size * _random(B, H, T, D, seed=seed)
         return q, _random(B, H, S, D, seed=seed + 1), _random(B, H, S, D, seed=seed + 2), *options
 
+    def far_below(q, k, v, block):
+        return q.abs() + 30, -k.abs() - 3, v, block
+
     return [
         Case("four keys, one block", lambda: make(1, 1, 2, 4, 4, 0, 4)),
         Case("four keys, two blocks", lambda: make(1, 1, 2, 4, 4, 3, 2)),
@@ -249,6 +290,7 @@ def block_cases() -> list[Case]:
         Case("a block longer than the text", lambda: make(1, 2, 3, 5, 8, 9, 64)),
         Case("blocks of one key", lambda: make(2, 3, 4, 6, 8, 12, 1)),
         Case("scores in the hundreds", lambda: make(1, 2, 3, 9, 8, 15, 2, size=200.0)),
+        Case("all scores far below 0", lambda: far_below(*make(1, 2, 3, 9, 8, 27, 2))),
         Case("causal", lambda: make(2, 3, 6, 6, 8, 18, 2, True)),
         Case("causal, four queries at the end of nine keys", lambda: make(2, 3, 4, 9, 8, 21, 4, True)),
         Case("the block left out: 64", lambda: make(1, 2, 5, 150, 8, 24)),
@@ -256,27 +298,31 @@ def block_cases() -> list[Case]:
 
 
 def _blockwise(q, k, v, block=64, causal=False, *, shrink_total=True, shrink_mixed=True, each=False, last=True,
-               aligned=True, scaled=True):  # fmt: skip
+               aligned=True, scaled=True, first=-torch.inf, subtract=True, own_largest=False, counted=True,
+               divide="at the end"):  # fmt: skip
     """blockwise_attention with one choice made wrongly."""
     T, S = q.size(-2), k.size(-2)
-    largest = q.new_full((*q.shape[:-1], 1), -torch.inf)
+    largest = q.new_full((*q.shape[:-1], 1), first)
     total, mixed = torch.zeros_like(largest), torch.zeros(*q.shape[:-1], v.size(-1))
     seen = torch.arange(S - T if aligned else 0, S if aligned else T)[:, None]
     blocks = list(range(0, S, block)) if last else list(range(0, max(S - block, 0) + 1, block))
     for start in blocks:
         scores = q @ k[..., start : start + block, :].transpose(-2, -1) * (q.size(-1) ** -0.5 if scaled else 1.0)
         if causal:
-            scores = scores.masked_fill(torch.arange(start, min(start + block, S)) > seen, -torch.inf)
-        new = torch.maximum(largest, scores.amax(-1, keepdim=True))
-        safe = new.masked_fill(new == -torch.inf, 0.0)
-        weights, shrink = torch.exp(scores - safe), torch.exp(largest - safe)
+            places = torch.arange(scores.size(-1)) + (start if counted else 0)
+            scores = scores.masked_fill(places > seen, -torch.inf)
+        highest = scores.amax(-1, keepdim=True)
+        new = torch.maximum(largest, highest) if subtract else torch.zeros_like(largest)
+        weights, shrink = torch.exp(scores - new), torch.exp(largest - new) if subtract else 1.0
         if each:
-            mixed = mixed + weights @ v[..., start : start + block, :] / weights.sum(-1, keepdim=True).clamp(min=1e-30)
+            mine = torch.exp(scores - highest.clamp(min=-1e30))
+            mixed = mixed + mine @ v[..., start : start + block, :] / mine.sum(-1, keepdim=True).clamp(min=1e-30)
             continue
         total = total * (shrink if shrink_total else 1.0) + weights.sum(-1, keepdim=True)
         mixed = mixed * (shrink if shrink_mixed else 1.0) + weights @ v[..., start : start + block, :]
-        largest = new
-    return mixed / len(blocks) if each else mixed / total.clamp(min=1e-38)
+        mixed = mixed / total if divide == "each time" else mixed
+        largest = highest if own_largest else new
+    return mixed / len(blocks) if each else mixed / total if divide == "at the end" else mixed
 
 
 def block_nothing_shrunk(q, k, v, block=64, causal=False):
@@ -307,6 +353,30 @@ def block_unscaled(q, k, v, block=64, causal=False):
     return _blockwise(q, k, v, block, causal, scaled=False)
 
 
+def block_largest_from_zero(q, k, v, block=64, causal=False):
+    return _blockwise(q, k, v, block, causal, first=0.0)
+
+
+def block_nothing_subtracted(q, k, v, block=64, causal=False):
+    return _blockwise(q, k, v, block, causal, subtract=False)
+
+
+def block_largest_of_the_block(q, k, v, block=64, causal=False):
+    return _blockwise(q, k, v, block, causal, own_largest=True)
+
+
+def block_keys_counted_anew(q, k, v, block=64, causal=False):
+    return _blockwise(q, k, v, block, causal, counted=False)
+
+
+def block_never_divided(q, k, v, block=64, causal=False):
+    return _blockwise(q, k, v, block, causal, divide="never")
+
+
+def block_divided_each_time(q, k, v, block=64, causal=False):
+    return _blockwise(q, k, v, block, causal, divide="each time")
+
+
 EXERCISES = [
     Exercise(
         number="4.1",
@@ -322,7 +392,7 @@ EXERCISES = [
             "that is the plain mean of the values; the weights come from the scores": lambda: [4.0, 4 / 3],
             "that is the value of the best key alone; every key adds its share": lambda: [0.0, 4.0],
             "you used the scores as weights; they have to go through softmax first": lambda: [8.0, 8.0],
-            "the scores divided by their sum are not their softmax: take exponentials first": lambda: [2.0, 2.0],
+            "key 2 got no weight; take the exponentials of the scores first, and e to the 0 is 1": lambda: [2.0, 2.0],
             "those are the weights; the answer is the values weighted by them": lambda: [0.468, 0.063, 0.468],
             "the sum is not yet divided: the weights must sum to 1": lambda: [8 + 4 * 7.389, 4 * 7.389],
             "you divided the scores by the root of 2; here they are taken as they are": lambda: (
@@ -354,7 +424,7 @@ EXERCISES = [
         reference="llmkit.layers.attention:attention_weights",
         cases=weights_cases,
         gradients=True,
-        tolerance=1e-5,
+        tolerance=1e-4,  # .float() before or after the product: 3e-5 in 16 bits; a softmax in 16 bits: 1e-3
         hints=(
             "scores = q @ k.transpose(-2, -1) has the shape (B, H, T, S): one number for each query and each key.",
             "A boolean mask: scores.masked_fill(~mask, -torch.inf), after scaling and before softmax.",
@@ -377,6 +447,10 @@ EXERCISES = [
             "a floating mask is to be added to the scores, not multiplied": weights_mask_multiplied,
             "`scale` was given and not used": weights_own_scale_ignored,
             "for 16-bit input the softmax must be computed in float32 (.float() before it)": weights_in_sixteen_bits,
+            "the NaN was replaced after the softmax and stays in the gradient; give such a row finite scores before it": weights_not_a_number_replaced,
+            "`scale` is what the scores are multiplied by; you divided by it": weights_divided_by_scale,
+            "the floating mask was added before the scores were scaled; scale first": weights_mask_added_before_scaling,
+            "this triangle begins at the first key; CAUSAL stands for causal_mask(T, S)": weights_triangle_at_the_beginning,
         },
     ),
     Exercise(
@@ -397,6 +471,7 @@ EXERCISES = [
             "the triangle is flipped: positions see the future": mask_flipped,
             "True must mean *may* look; this says what is hidden": mask_hides,
             "the queries are moved the wrong way, out of the keys": mask_other_way,
+            "every query sees every key: the queries are moved too far": mask_moved_too_far,
         },
     ),
     Exercise(
@@ -414,6 +489,8 @@ EXERCISES = [
             "head 0 has every n_heads-th number; it must have the first D of them": heads_interleaved,
             "the shape is (B, T, H, D); exchange T and H": heads_not_moved,
             "the last two axes are exchanged: (B, H, D, T)": heads_axes_swapped,
+            "the sizes are exchanged: there should be n_heads heads, not n_heads numbers in each": heads_cut_the_other_way,
+            "the heads stand before the texts: (H, B, T, D)": heads_in_front,
         },
     ),
     Exercise(
@@ -430,6 +507,7 @@ EXERCISES = [
             "the heads stand 1, 2, 1, 2; the copies of one head stand side by side: 1, 1, 2, 2": repeat_in_turns,
             "every head is copied n_heads times; n_heads is how many there are to be in the end": repeat_too_often,
             "the positions are copied, not the heads: the axis of heads is 1": repeat_positions,
+            "the texts are copied, not the heads: the axis of heads is 1": repeat_texts,
             "all queries get the first key-value head": repeat_first_only,
         },
     ),
@@ -454,6 +532,12 @@ EXERCISES = [
             "the last keys are left out when they do not fill a block": block_rest_forgotten,
             "the causal mask counts queries from the first key; they are the last T of the S positions": block_aligned_at_the_beginning,
             "the scores are not divided by the root of D": block_unscaled,
+            "the largest score starts at 0; where all scores are far below, this gives 0/0: start at -inf": block_largest_from_zero,
+            "nothing is subtracted before exp, and large scores overflow": block_nothing_subtracted,
+            "what is kept is the largest score of the last block; keep the largest of all blocks so far": block_largest_of_the_block,
+            "the keys of each block are counted from 0 again; they stand at start, start + 1, …": block_keys_counted_anew,
+            "the mixed values are not divided by the sum of the weights": block_never_divided,
+            "the mixed values are divided in each block; divide once, at the end": block_divided_each_time,
         },
     ),
 ]
