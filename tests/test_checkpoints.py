@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import llmkit
 from llmkit.checkpoints import pretrained, safetensors
-from llmkit.checkpoints.safetensors import INDEX, SINGLE
+from llmkit.checkpoints.safetensors import INDEX, SINGLE, SafetensorsFolder
 from llmkit.checkpoints.weights import WeightsError
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
@@ -346,3 +346,31 @@ def test_loading_needs_little_more_than_the_weights(tmp_path, options):
     needed = int(run.stdout) / size
     print(f"{size / 1e6:.0f} MB of weights, loading needed {needed:.2f} times as much")
     assert 0.8 < needed < 1.2
+
+
+@torch.no_grad()
+def test_a_tied_file_that_holds_the_matrix_twice(tmp_path):
+    """Some files do; the copy is passed over where it is one, and named where it is not."""
+    config = LlamaConfig(50, 16, 1, 2, d_ff=24, tie=True)
+    model = llama(config)
+    llmkit.save_pretrained(model, tmp_path)
+    tensors = dict(SafetensorsFolder(tmp_path))
+    for change, fits in ((0.0, True), (0.1, False)):
+        twice = tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"] + change}
+        save_file(twice, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        if fits:
+            assert llmkit.from_pretrained(tmp_path)[0].n_params() == model.n_params()
+        else:
+            with pytest.raises(WeightsError, match="no place for: lm_head.weight"):
+                llmkit.from_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_a_file_of_two_dtypes_becomes_one_model(tmp_path):
+    model = llama(LlamaConfig(50, 16, 1, 2, d_ff=24))
+    llmkit.save_pretrained(model.bfloat16(), tmp_path)
+    tensors = {n: t.float() if "norm" in n else t for n, t in SafetensorsFolder(tmp_path).items()}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    again, _ = llmkit.from_pretrained(tmp_path)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert again(torch.tensor([[1, 2, 3]])).isfinite().all()

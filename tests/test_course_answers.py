@@ -140,6 +140,17 @@ def test_what_cannot_be_written_down_is_said(tmp_path, capsys):
     assert "not kept for later lessons: it uses 'handle'" in capsys.readouterr().out
 
 
+def test_llmkits_constants_are_kept_by_name(tmp_path, capsys):
+    """CAUSAL is an object that no repr can write down, Mask a union of types; both have a home in llmkit."""
+    source = "from llmkit.layers.masks import CAUSAL, Mask\n" + RIGHT.replace("return", "CAUSAL, Mask\n    return")
+    mine = learners(source, tmp_path)
+    assert check(mine) is mine
+    assert "not kept" not in capsys.readouterr().out
+    kept = answers.standalone_source(mine)
+    assert "import CAUSAL" in kept and "import Mask" in kept
+    assert answers.load(find("1.5"), kept) is not None
+
+
 def test_names_of_its_own_are_not_taken_for_globals(tmp_path, capsys):
     """Parameters, locals and loop variables, each also the name of a global that an earlier cell made."""
     source = (

@@ -1,5 +1,6 @@
 """from_pretrained and save_pretrained: whole models in Hugging Face's folder layout."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def from_pretrained(
     """A model in evaluation mode and its tokenizer, from a folder or from the Hugging Face Hub.
 
     name    a folder with config.json and safetensors, or a Hub name such as "HuggingFaceTB/SmolLM2-135M"
-    dtype   convert the weights; None keeps what is stored
+    dtype   convert the weights; None keeps what is stored, the widest where there are several
     result  (model, tokenizer); the tokenizer is None where the folder has none
 
     The model is built without memory and each tensor is put in its place as it is read. Raises WeightsError for a
@@ -42,6 +43,9 @@ def from_pretrained(
         ours = family.config.from_hf(config)
         model = family.build(ours)
     load_weights(model, family.weights(ours), SafetensorsFolder(folder), family.ignore, dtype)
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if len(dtypes) > 1:  # a file may keep its norms wider than its matrices; a product needs one dtype
+        model.to(reduce(torch.promote_types, dtypes))
     tokenizer = load_tokenizer(folder) if any((folder / file).exists() for file in TOKENIZER_FILES) else None
     return model.eval().to(device), tokenizer
 

@@ -8,6 +8,7 @@ Loading asks for every parameter of the model once, by the learner's own name, s
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,8 +172,16 @@ def load_weights(
             )
         _assign(model, name, parameter, value.to(dtype or value.dtype))
     left = sorted(key for key in checkpoint if key not in used and not (ignore and re.search(ignore, key)))
+    left = [key for key in left if not _is_copy(checkpoint[key], model)]
     if left:
         raise WeightsError(f"the checkpoint holds {len(left)} tensors that this model has no place for: {left[0]}, …")
+
+
+def _is_copy(stored: Tensor, model: nn.Module) -> bool:
+    """Whether a left-over tensor is one that the model shares between two places: tied files may hold it twice."""
+    places = Counter(map(id, dict(model.named_parameters(remove_duplicate=False)).values()))
+    shared = [p for p in model.parameters() if places[id(p)] > 1]
+    return any(p.shape == stored.shape and torch.equal(p, stored.to(p.dtype)) for p in shared)
 
 
 def stored_tensors(model: nn.Module, table: Table) -> list[tuple[str, Tensor]]:

@@ -126,6 +126,8 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
         needed[name] = f"from {value.__module__} import {value.__qualname__}{alias}"
     elif _survives_repr(value):
         needed[name] = f"{name} = {value!r}"
+    elif home := _home_of(name, value):
+        needed[name] = f"from {home} import {name}"
     else:
         raise ValueError(f"it uses {name!r} ({type(value).__name__}), which cannot be written down; pass it in")
 
@@ -133,6 +135,14 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
 def _is_own(value: Any) -> bool:
     """Written by the learner (in a cell or a loaded answer), not imported from a package."""
     return value.__module__ == "__main__" or value.__module__.startswith("answer_")
+
+
+def _home_of(name: str, value: Any) -> str | None:
+    """The module of llmkit that has this very object under this name: constants such as CAUSAL, types such as Mask."""
+    for module_name, module in sorted(sys.modules.items()):
+        if module_name.startswith("llmkit.") and vars(module).get(name) is value:
+            return module_name
+    return None
 
 
 def _survives_repr(value: Any) -> bool:

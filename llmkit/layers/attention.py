@@ -81,7 +81,7 @@ def repeat_kv(x: Tensor, n_heads: int) -> Tensor:
     return x.repeat_interleave(n_heads // x.size(1), dim=1)
 
 
-def add_sinks(k: Tensor, v: Tensor, mask: Mask, sinks: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def add_sinks(k: Tensor, v: Tensor, mask: Mask, sinks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One more key that holds nothing, with a learned score for each head: a place to look when nothing fits.
 
     sinks   (H,) scores; k, v (B, H, S, D) with all H heads
@@ -166,7 +166,7 @@ class MultiHeadAttention(nn.Module):
             return fused_attention(q, k, v, mask, self.scale)
         k, v = repeat_kv(k, self.n_heads), repeat_kv(v, self.n_heads)
         if self.sinks is not None:
-            k, v, mask = add_sinks(k, v, mask, self.sinks, self.scale)
+            k, v, mask = add_sinks(k, v, mask, self.sinks)
         if self.recorder is None:
             return fused_attention(q, k, v, mask, self.scale)
         weights = attention_weights(q, k, mask, self.scale)

@@ -11,7 +11,7 @@ def next_token_loss(logits: Tensor, ids: Tensor, attention_mask: Tensor | None =
 
     logits          (B, T, V); logits[:, t] predict ids[:, t + 1], so the last ones are not used
     ids             (B, T)
-    attention_mask  (B, T), false for padding, which is not counted
+    attention_mask  (B, T), false for padding, which stands on the right and is not counted
     """
     # The targets are moved, not the logits: slicing (B, T, V) costs a copy of it, forward and backward.
     targets = F.pad(ids[:, 1:], (0, 1), value=IGNORE)  # (B, T): the last position has nothing to predict
