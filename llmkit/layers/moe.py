@@ -45,11 +45,12 @@ def dispatch_grouped(x: Tensor, weights: Tensor, chosen: Tensor, experts: Sequen
     """
     top_k = chosen.size(-1)
     order = chosen.flatten().argsort(stable=True)  # (N * k,) rows sorted by expert
+    back = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=x.device))
     counts = torch.bincount(chosen.flatten(), minlength=len(experts)).tolist()
-    runs = x[order // top_k].split(counts)
+    runs = x.index_select(0, order // top_k).split(counts)
     y = torch.cat([expert(run) for expert, run in zip(experts, runs, strict=True) if len(run)])  # (N * k, C)
-    y = torch.empty_like(y).index_copy(0, order, y).unflatten(0, (-1, top_k))  # back in place: (N, k, C)
-    return (weights.type_as(y)[:, None] @ y).squeeze(1)
+    y = y.index_select(0, back).unflatten(0, (-1, top_k))  # back in place: (N, k, C)
+    return (y * weights.type_as(y)[..., None]).sum(1)
 
 
 class SoftmaxRouter(nn.Linear):
