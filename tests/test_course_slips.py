@@ -104,3 +104,27 @@ SAID = [
 def test_the_check_names_what_went_wrong(number, answer, words):
     report = examine(find(number), answer)
     assert report.state == "wrong" and words in str(report), str(report)
+
+
+def test_an_answer_whose_only_fault_is_a_changed_argument_is_no_slip_of_another_kind():
+    """Right values, spoilt argument: words that blame the values would mislead."""
+
+    exercise = find("1.2")
+    right = exercise.original()
+
+    def spoils(documents, n):
+        counts = right(documents, n)
+        documents.append([])
+        return counts
+
+    report = examine(exercise, spoils)
+    assert report.state == "wrong" and not report.slip, str(report)
+    assert "was changed in place" in str(report)
+
+
+def test_a_tensor_of_the_right_numbers_answers_a_question_by_hand():
+    import torch
+
+    exercise = find("4.1")
+    assert examine(exercise, torch.tensor(exercise.reference())).right
+    assert not examine(exercise, torch.tensor(exercise.reference()) + 1).right

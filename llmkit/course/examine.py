@@ -40,7 +40,8 @@ def _examine_by_hand(exercise: Exercise, answer: Any) -> Report:
     """Never says what the value should be: that would give the answer away."""
     if answer is None:
         return report.not_written(exercise)
-    if first_difference(exercise.reference(), answer, exercise.tolerance) is None:
+    as_list = answer.tolist() if hasattr(answer, "tolist") else answer  # a tensor of the right numbers is right
+    if any(first_difference(exercise.reference(), a, exercise.tolerance) is None for a in (answer, as_list)):
         return report.right(exercise)
     for message, wrong in exercise.wrong.items():
         if first_difference(wrong(), answer, exercise.tolerance) is None:
@@ -166,10 +167,14 @@ def _unsteadiness(exercise: Exercise, function: Callable, case: Case) -> str:
 
 
 def _same_outcome(exercise: Exercise, one: Callable, other: Callable, case: Case) -> bool:
-    a = call(one, case.make(), SLIP_TIME_LIMIT, exercise.gradients)
-    b = call(other, case.make(), SLIP_TIME_LIMIT, exercise.gradients)
+    a = call(one, mine := case.make(), SLIP_TIME_LIMIT, exercise.gradients)
+    b = call(other, theirs := case.make(), SLIP_TIME_LIMIT, exercise.gradients)
     if a.error is not None or b.error is not None:
         return type(a.error) is type(b.error)
+    if bool(_spoilt_argument(exercise, case.make(), mine, theirs)) or bool(
+        _spoilt_argument(exercise, case.make(), theirs, mine)
+    ):
+        return False  # one of them changed what it was given, the other did not
     same = first_difference(b.value, a.value, exercise.tolerance) is None
     return same and _gradient_difference(exercise, b, a) is None
 

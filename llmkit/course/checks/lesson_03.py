@@ -481,9 +481,6 @@ EXERCISES = [
             "a row that is never looked up does not change the sum": lambda: [1, 1, 1, 1],
             "one number for each *row* of the table (there are four), not for each id": lambda: [2, 0, 2],
             "the other way round: which of the rows is looked up twice?": lambda: [2, 0, 1, 0],
-            "the numbers are right, but this is a tensor; give a list, with .tolist()": lambda: torch.tensor(
-                row_gradients()
-            ),
             "that is the gradient of every entry; give one number for each row, as a list": lambda: torch.tensor(
                 [[1.0] * 3, [0.0] * 3, [2.0] * 3, [0.0] * 3]
             ),
