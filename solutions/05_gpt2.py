@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (loss, entropy, n-grams) and 04 (attention). From torch you need tensors, `mean`, `sqrt`, `tanh` and slices; each exercise names the calls.
 #
-# **Time** about 80 minutes, six exercises. One cell trains for about twenty seconds.
+# **Time** about 80 minutes, six exercises. One cell trains for about half a minute.
 
 # %% tags=["setup"]
 import math
@@ -26,7 +26,9 @@ start("05_gpt2", solved=True)
 #
 # Lesson 01 ended with a gap. The best counting model paid about 2.5 nats a token on stories it had not read, while the world itself pays about 1.0: its exact entropy. What was missing was memory: *who* has the lantern, *which* name to say again. Lesson 04 brought attention, which can look back over any distance.
 #
-# So the question of this lesson: **if we build a whole language model around attention and train it for twenty seconds on a laptop, how much of the gap is left, and where does it lie?**
+# So the question of this lesson: **if we build a whole language model around attention and train it for half a minute on a laptop, how much of the gap is left, and where does it lie?**
+#
+# Half a minute is too short to meet toyland's three thousand names often enough. So this lesson moves to a **village**: the same stories by the same rules, but only sixty people and fifteen towns. Its entropy is just as exactly known, and counting does better here too; both are measured again below.
 #
 # First the stories, cut into words as in lesson 01. Each token gets a number, its **id**; a `<start>` stands in front of each story and an `<end>` after it.
 
@@ -34,7 +36,7 @@ start("05_gpt2", solved=True)
 from llmkit.data.toyland import END
 
 START = "<start>"
-corpus = toyland.corpus(train_bytes=2_000_000, validation_bytes=100_000)
+corpus = toyland.corpus(train_bytes=2_000_000, validation_bytes=100_000, world=toyland.VILLAGE)
 
 
 def tokens_of(text):
@@ -440,7 +442,7 @@ from llmkit.models.ngram import kneser_ney_ngram
 
 documents = [tokens_of(text)[1:] for text in corpus.train]
 held_out = [tokens_of(text)[1:] for text in corpus.validation]
-exact = -sum(sum(toyland.word_log_probs(text)) for text in corpus.validation) / len(held_out)
+exact = -sum(sum(toyland.VILLAGE.word_log_probs(text)) for text in corpus.validation) / len(held_out)
 baselines = {}
 for n in (1, 5):
     counting = kneser_ney_ngram(documents, n, len(vocabulary))
@@ -457,17 +459,18 @@ print(f"best n-gram (KN, n=5)  {baselines[5]:6.1f}                {closed(baseli
 print(f"the world itself       {exact:6.1f}              100%")
 
 # %% [markdown]
-# Two departures from GPT-2's recipe, both because our model is small and our time short. The token table begins with a standard deviation of 0.2 instead of 0.02: the output matrix is this table, and what a logit can reach is the length of its rows times the length of the normalised $x$, $0.02 \cdot \sqrt{768} \cdot \sqrt{768} \approx 15$ in GPT-2 but only 2.6 at width 128. And the matrices inside the blocks are moved by **Muon** instead of AdamW, an optimiser of 2024 that lesson 14 takes apart; it needs fewer steps.
+# Three departures from GPT-2's recipe, all because our model is small and our time short. The token table begins with a standard deviation of 0.2 instead of 0.02: the output matrix is this table, and what a logit can reach is the length of its rows times the length of the normalised $x$, $0.02 \cdot \sqrt{768} \cdot \sqrt{768} \approx 15$ in GPT-2 but only 2.6 at width 128. The position table begins with the waves of lesson 03, at the same size: random numbers of 0.02 could hardly be seen beside such tokens. (It is learned all the same; in a trial it brought the copying that we shall see below about a hundred steps earlier.) And the matrices inside the blocks are moved by **Muon** instead of AdamW, an optimiser of 2024 that lesson 14 takes apart; it needs fewer steps.
 #
-# Write down a guess: after twenty seconds of training, what share of the way will the small GPT-2 have gone? (0.65 for 65%.)
+# Write down a guess: after half a minute of training, what share of the way will the small GPT-2 have gone? (0.65 for 65%.)
 
 # %%
 guess = None
 
 # %%
+from llmkit.layers.positions import sinusoidal
 from llmkit.training.muon import Muon
 
-STEPS, BATCH, RATE = 220, 8, 0.04
+STEPS, BATCH, RATE = 560, 8, 0.05
 
 
 @torch.no_grad()
@@ -480,20 +483,48 @@ def nats_per_story(model, documents=validation_ids):
     return total / len(documents)
 
 
-samples = {}
+pools = toyland.VILLAGE.pools
+NAMES = {*pools["girls"].words, *pools["boys"].words, *pools["towns"].words}
+THINGS = {*pools["things"].words, *pools["animals"].words}
+perfect = [toyland.VILLAGE.word_log_probs(text) for text in corpus.validation[:40]]
+
+
+@torch.no_grad()
+def gap_by_kind(model):
+    """kind of token -> (how many, nats above the perfect model's in all)."""
+    gaps = {}
+    for text, ids, world in zip(corpus.validation, validation_ids, perfect, strict=False):
+        row = torch.tensor([ids])
+        ours = model(row)[0, :-1].log_softmax(-1).gather(-1, row[0, 1:, None]).squeeze(-1).tolist()
+        seen = set()
+        for token, mine, best in zip(tokens_of(text)[1:], ours, world, strict=True):
+            word = token.strip()
+            kind = "names" if word in NAMES else "things" if word in THINGS else "all other tokens"
+            if kind != "all other tokens":
+                kind += ", repeated" if word in seen else ", new"
+            seen.add(word)
+            count, gap = gaps.get(kind, (0, 0.0))
+            gaps[kind] = count + 1, gap + best - mine
+    return gaps
+
+
+samples, kinds = [], []
 
 
 def look(model):
-    samples[len(samples)] = write(model, "Once there was", n=45)
+    samples.append(write(model, "Once there was", n=45))
+    kinds.append(gap_by_kind(model))
     return nats_per_story(model, validation_ids[:40])
 
 
 torch.manual_seed(0)
 model = gpt2(SMALL)
 nn.init.normal_(model.transformer.embed.tokens.weight, std=0.2)
+with torch.no_grad():
+    model.transformer.embed.positions.weight.copy_(0.2 * sinusoidal(torch.arange(SMALL.max_len), SMALL.d_model))
 history = train(
-    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, optimizer=Muon(model, RATE, adamw_lr=1.5e-2),
-    evaluate=look, evaluate_at=[0, STEPS // 8, STEPS // 4, STEPS // 2], progress=False,
+    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, optimizer=Muon(model, RATE, adamw_lr=2e-2),
+    evaluate=look, evaluate_at=range(0, STEPS, STEPS // 8 + 1), progress=False,
 )  # fmt: skip
 reached = nats_per_story(model)
 print(f"{model.n_params():,} parameters, {STEPS} steps: {reached:.1f} nats a story, {closed(reached):.0%} of the way")
@@ -525,58 +556,50 @@ show(
     alt=f"Training loss over {STEPS} steps: it starts at {history.losses[0]:.1f} nats a token, crosses the best n-gram's line at "
     f"{baselines[5] / per_story:.2f} and ends at {sum(history.losses[-20:]) / 20:.2f}; the entropy is {exact / per_story:.2f}.",
 )
-assert 0.68 < closed(reached) < 0.9
+assert closed(reached) > 0.93
 
 # %% [markdown]
 # What it wrote on the way, each time after "Once there was". (The untrained model is worse than the unigram: with the larger token table it is *sure*, and what it is sure of is to say the last token again.)
 
 # %%
-for (step, nats), text in zip(history.evaluations, samples.values(), strict=True):
-    print(f"step {step:3}, {closed(nats):5.0%}: {text}\n")
+for i in (0, 1, 2, 4, 8):
+    step, nats = history.evaluations[i]
+    print(f"step {step:3}, {closed(nats):5.0%}: {samples[i]}\n")
 
 # %% [markdown]
-# ## What it learned, and what it did not
+# ## When it learned what
 #
-# The same question as in lesson 01: where is what is left? Tokens are sorted into names, things and all others, and a name or a thing counts as *new* the first time it stands in its story and as *repeated* after that. The bars show the share of the remaining gap.
+# The same question as in lesson 01: where is what is left? Tokens are sorted into names, things and all others, and a name or a thing counts as *new* the first time it stands in its story and as *repeated* after that. `gap_by_kind` has looked at this before and during training: how many nats more than the perfect model does ours pay, for a token of each kind?
 
 # %%
-pools = toyland.STORIES.pools
-names = {*pools["girls"].words, *pools["boys"].words, *pools["towns"].words}
-things = {*pools["things"].words, *pools["animals"].words}
-gaps = {}
-with torch.no_grad():
-    for text, ids in zip(corpus.validation[:60], validation_ids, strict=False):
-        row = torch.tensor([ids])
-        log_probs = model(row)[0, :-1].log_softmax(-1).gather(-1, row[0, 1:, None]).squeeze(-1).tolist()
-        seen = set()
-        for token, ours, world in zip(tokens_of(text)[1:], log_probs, toyland.word_log_probs(text), strict=True):
-            word = token.strip()
-            kind = "names" if word in names else "things" if word in things else "all other tokens"
-            if kind != "all other tokens":
-                kind += ", repeated" if word in seen else ", new"
-            seen.add(word)
-            count, gap, price = gaps.get(kind, (0, 0.0, 0.0))
-            gaps[kind] = count + 1, gap + world - ours, price - ours
-total_gap = sum(gap for _, gap, _ in gaps.values())
-ordered = sorted(gaps, key=lambda kind: gaps[kind][1])
-fig, axis = figure(height=2.5)
-for row, kind in enumerate(ordered):
-    count, gap, price = gaps[kind]
-    axis.barh(row, gap / total_gap, color=COLORS["bad"] if "repeated" in kind else COLORS["control"])
-    axis.text(max(gap / total_gap, 0) + 0.01, row, f"{price / count:.1f} nats each", va="center", fontsize=9)
-axis.set_yticks(range(len(ordered)), ordered)
-axis.set(xlabel="share of the gap to the entropy", xlim=(0, 1), title="What is left: saying the right name again")
-repeated = sum(gaps[kind][1] for kind in gaps if "repeated" in kind) / total_gap
+steps = [step for step, _ in history.evaluations]
+lines = {kind: [gaps[kind][1] / gaps[kind][0] for gaps in kinds] for kind in kinds[0]}
+colors = {"names, repeated": COLORS["bad"], "things, repeated": COLORS["model"], "all other tokens": COLORS["control"]}
+fig, axis = figure(height=3.2)
+for kind, color in colors.items():
+    axis.plot(steps[1:], lines[kind][1:], "o-", color=color, markersize=4)
+    axis.text(steps[2], lines[kind][2] + 0.12, kind, color=color, fontsize=9)
+axis.set(xlabel="step", ylabel="nats a token above the perfect model", ylim=(0, None))
+axis.set_title("Grammar first; saying the right name again comes late")
+late = lines["names, repeated"]
 show(
     fig,
-    alt=f"Share of the remaining gap by kind of token: repeated names and things together hold {repeated:.0%} of it; "
-    f"all other tokens {gaps['all other tokens'][1] / total_gap:.0%}.",
+    alt=f"Nats above the perfect model by step: all other tokens fall at once to {lines['all other tokens'][4]:.2f} at half time; "
+    f"repeated names cost {late[4]:.1f} at half time and {late[-1]:.1f} at the end.",
 )
-print(f"repeated names and things: {repeated:.0%} of what is left")
-assert repeated > 0.4
+count = {kind: n for kind, (n, _) in kinds[-1].items()}
+total = sum(gap for _, gap in kinds[-1].values())
+for kind, (n, gap) in sorted(kinds[-1].items(), key=lambda item: -item[1][1]):
+    print(
+        f"{kind:18} {n:5} tokens, {gap / n:5.2f} nats each above the perfect model: {gap / total:4.0%} of what is left"
+    )
+others = lines["all other tokens"]
+fallen = {kind: (line[1] - line[4]) / (line[1] - line[-1]) for kind, line in lines.items() if kind in colors}
+print({kind: f"{share:.0%} of its fall after the first look came in the first half" for kind, share in fallen.items()})
+assert fallen["all other tokens"] > fallen["names, repeated"] + 0.15
 
 # %% [markdown]
-# Much of the grammar, which word follows which phrase, what may happen in a story, is learned. The largest part of what is left is the memory that lesson 01 missed. To say a name again the model has to find it among a hundred tokens and *copy* it, and copying has to be learned for thousands of names through one and the same set of matrices. It has begun to; it comes late, and all at once (the induction heads of lesson 04 appeared in the same way). Train longer, and this is where the loss goes down: set `STEPS = 1500`, get a cup of tea, and compare the bars.
+# Two things are learned at two times. Which word follows which phrase, what may happen in a story: that falls at once. To say a name *again*, the model has to find it among a hundred tokens and copy it. Nothing in the counts of words helps with that; a head has to learn to look for names, and another to write down what it found. It comes late, and then fast: the induction heads of lesson 04 appeared in the same way. (The entropy itself is reached by nobody in half a minute. In the whole of toyland, with its three thousand names, the same run gets much less far, because most names are met only a few times: try `world=toyland.STORIES`.)
 #
 # ## Looking inside: what would it say after each block?
 #
@@ -585,7 +608,7 @@ assert repeated > 0.4
 # %%
 from llmkit.viz.residual import logit_lens
 
-text = "Once there was a quiet painter named Gainina. Her house stood in Foxridge, next to the"
+text = "Once there was a quiet painter named Mia. Her house stood in Ashby, next to the"
 ids = torch.tensor([[id_of[token] for token in [START, *toyland.split(text)]]])
 layers = logit_lens(model, ids)[:, 0, -1].softmax(-1)  # (L + 1, V)
 print(f"after “… {text[-30:]}”")
@@ -595,7 +618,7 @@ for depth, probs in enumerate(layers):
         f"{vocabulary[i].strip()} {p:.2f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     )
     print(f"{'embedding' if depth == 0 else f'block {depth}':10} {words}")
-truth = list(toyland.next_word(text).items())[:4]
+truth = list(toyland.VILLAGE.next_word(text).items())[:4]
 print("the world  " + ", ".join(f"{word.strip()} {p:.2f}" for word, p in truth))
 
 # %% [markdown]
