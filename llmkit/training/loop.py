@@ -1,16 +1,20 @@
 """One readable training loop; lesson 13 deepens it."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from llmkit.training.losses import next_token_loss
 from llmkit.training.optim import AdamW, clip_gradients, decay_groups, warmup_cosine
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # in a notebook without ipywidgets tqdm warns; its bar of text serves as well
+    from tqdm.auto import tqdm
 
 Batch = tuple[Tensor | None, ...]  # ids (B, T), attention_mask (B, T) or None, and what else the loss takes
 
