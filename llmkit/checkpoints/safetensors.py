@@ -59,10 +59,13 @@ class SafetensorsFolder(Mapping[str, Tensor]):
                 raise WeightsError(f"{path} holds {min(there - wanted)}, which the index does not name")
         return files
 
+    def mapped(self, name: str) -> Tensor:
+        """The tensor where it lies in the file, which stays open with it: to be copied and let go at once."""
+        with _open(self._files[name]) as file:
+            return file.get_tensor(name)
+
     def __getitem__(self, name: str) -> Tensor:
-        path = self._files[name]
-        with _open(path) as file:
-            return file.get_tensor(name).clone()  # the file is mapped: without a copy the tensor would keep it open
+        return self.mapped(name).clone()
 
     def __contains__(self, name: object) -> bool:
         return name in self._files  # Mapping's own way would read the tensor to find out
