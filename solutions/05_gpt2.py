@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (loss, entropy, n-grams) and 04 (attention). From torch you need tensors, `mean`, `sqrt`, `tanh` and slices; each exercise names the calls.
 #
-# **Time** about 80 minutes, six exercises. One cell trains for about half a minute.
+# **Time** about 80 minutes, six exercises. One cell trains for half a minute to a minute.
 
 # %% tags=["setup"]
 import math
@@ -187,7 +187,7 @@ assert 1e-4 < worst < 1e-3
 #
 # ## The block, and where the norm goes
 #
-# Here is the block as GPT-2 has it. (`Rotary` is the type of something that GPT-2 does not use.)
+# Here is the block as GPT-2 has it. (Pass over `rotary` and `cache`: GPT-2 does not use the first, and the second only speeds up writing. `Dropout` at 0 does nothing.)
 
 # %%
 from llmkit.layers.blocks import Rotary
@@ -198,7 +198,7 @@ from llmkit.layers.blocks import PreNormBlock
 # %% [markdown]
 # Two lines. Each branch reads a *normalised copy* of $x$ and adds its answer to $x$ itself. The Transformer of 2017 did it the other way round: it normalised the sum, so that $x$ itself passes through every norm (`PostNormBlock`). Both look reasonable. GPT-2 moved the norm; why?
 #
-# Predict before you run the next cell: twelve blocks, trained on letters for 60 steps at a learning rate that suits a deep model. Which of the two learns faster, and by how much?
+# Predict before you run the next cell: twelve blocks, trained on letters for 45 steps at a learning rate that suits a deep model. Which of the two learns faster, and by how much?
 
 # %%
 from functools import partial
@@ -238,7 +238,7 @@ for name, block in (("norm first", PreNormBlock), ("norm last", PostNormBlock)):
     ids, _ = next(windows())
     F.cross_entropy(deep(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     gradients = gradient_norms(deep)
-    depth[name] = train(deep, windows(), 60, lr=3e-3, warmup=1, progress=False).losses
+    depth[name] = train(deep, windows(), 45, lr=5e-3, warmup=1, progress=False).losses
     print(
         f"{name}: last ten losses {sum(depth[name][-10:]) / 10:.2f}; at the start the largest gradient of a block "
         f"is {max(gradients) / min(gradients):.1f} times the smallest"
@@ -248,26 +248,26 @@ unigram = -(counts / counts.sum() * (counts / counts.sum()).clamp(min=1e-12).log
 fig, axis = figure(height=2.6)
 draw_losses(
     axis,
-    {name: (range(1, 61), smooth(losses, 0.8)) for name, losses in depth.items()},
+    {name: (range(1, 46), smooth(losses, 0.8)) for name, losses in depth.items()},
     baselines={"letter frequencies": unigram},
     colors={"norm first": COLORS["good"], "norm last": COLORS["bad"]},
 )
 axis.set(
     xlabel="step",
     ylabel="nats a letter",
-    xlim=(0, 82),
+    xlim=(0, 62),
     title="Twelve blocks with the norm last learn letter counts, no more",
 )
 ends = {name: sum(losses[-10:]) / 10 for name, losses in depth.items()}
 show(
     fig,
-    alt=f"Loss over 60 steps of two twelve-block models: with the norm first it reaches {ends['norm first']:.2f} nats a letter, "
+    alt=f"Loss over 45 steps of two twelve-block models: with the norm first it reaches {ends['norm first']:.2f} nats a letter, "
     f"with the norm last {ends['norm last']:.2f}, which is what letter frequencies alone give.",
 )
-assert ends["norm first"] < ends["norm last"] - 0.15
+assert ends["norm first"] < ends["norm last"] - 0.2 and ends["norm last"] > unigram - 0.1
 
 # %% [markdown]
-# With the norm last the model gets no further than how often each letter occurs. Every block's output goes through all the norms above it, so a step that is good for one block changes what all the later ones see. With the norm first there is an open road from the loss to every block: the plain sum. The 2017 model got round this with a long warm-up and fewer blocks.
+# With the norm last the model gets no further in this time than how often each letter occurs. Every block's output goes through all the norms above it, so a step that is good for one block changes what all the later ones see. With the norm first there is an open road from the loss to every block: the plain sum. The 2017 model got round this with a long warm-up and fewer blocks.
 #
 # (One would like to see it coming. The gradients at the start do not tell: look at the ratios printed above. It is the *steps* that do the damage.)
 #
@@ -301,7 +301,7 @@ assert grown["last ones / √2L"] < grown["all alike"] / 3
 #
 # ### Exercise 5.3 · the first loss · ●○○ · 2 min
 #
-# GPT-2 has $V = 50257$ tokens. What should its loss be before the first step, in nats? A run that starts anywhere else has a bug in the loss or in the initialisation.
+# GPT-2 has $V = 50257$ tokens. What should its loss be before the first step, in nats? A run that starts anywhere else has a bug in the loss or in the initialisation. (One decimal is enough.)
 
 # %%
 first_loss = None
@@ -414,17 +414,19 @@ warmup_cosine = check(warmup_cosine)
 
 # %%
 fig, axis = figure(height=2.2)
-axis.plot([warmup_cosine(s, 500, 4e-3, 40, 0.1) * 1e3 for s in range(520)], color=COLORS["model"])
-axis.set(xlabel="step", ylabel="learning rate · 10³", title="Up in 40 steps, down in the other 460")
+axis.plot([warmup_cosine(s, 560, 0.05, 28) for s in range(580)], color=COLORS["model"])
+axis.set(
+    xlabel="step", ylabel="learning rate", title="The rate of the run below: up in 28 steps, down in the other 532"
+)
 show(
     fig,
-    alt="The learning rate rises in a straight line to 4 thousandths at step 40 and falls along half a cosine to 0.4 thousandths at step 500.",
+    alt="The learning rate rises in a straight line to 0.05 at step 28 and falls along half a cosine to 0.005 at step 560.",
 )
 
 # %% [markdown]
 # ## The loop
 #
-# Everything is there. The loop that joins it is thirty lines; read it once. (`History` collects the losses, `Batch` is a pair of ids and mask, `_evaluate` calls your function on the model in evaluation mode.)
+# Everything is there. The loop that joins it is thirty lines; read it once. (`History` collects the losses, `Batch` is a pair of ids and mask, `_evaluate` calls your function on the model in evaluation mode. `clip_gradients` shortens a gradient that is longer than `max_norm` and returns the length it had; `decay_groups` says which parameters are pulled a little towards 0 at each step, the `weight_decay`. Lesson 13 has both.)
 
 # %%
 from llmkit.training.loop import Batch, History, _evaluate, language_model_loss
@@ -442,7 +444,8 @@ from llmkit.models.ngram import kneser_ney_ngram
 
 documents = [tokens_of(text)[1:] for text in corpus.train]
 held_out = [tokens_of(text)[1:] for text in corpus.validation]
-exact = -sum(sum(toyland.VILLAGE.word_log_probs(text)) for text in corpus.validation) / len(held_out)
+perfect = [toyland.VILLAGE.word_log_probs(text) for text in corpus.validation]  # of the world itself, token by token
+exact = -sum(map(sum, perfect)) / len(held_out)
 baselines = {}
 for n in (1, 5):
     counting = kneser_ney_ngram(documents, n, len(vocabulary))
@@ -486,14 +489,13 @@ def nats_per_story(model, documents=validation_ids):
 pools = toyland.VILLAGE.pools
 NAMES = {*pools["girls"].words, *pools["boys"].words, *pools["towns"].words}
 THINGS = {*pools["things"].words, *pools["animals"].words}
-perfect = [toyland.VILLAGE.word_log_probs(text) for text in corpus.validation[:40]]
 
 
 @torch.no_grad()
 def gap_by_kind(model):
     """kind of token -> (how many, nats above the perfect model's in all)."""
     gaps = {}
-    for text, ids, world in zip(corpus.validation, validation_ids, perfect, strict=False):
+    for text, ids, world in zip(corpus.validation[:40], validation_ids, perfect, strict=False):
         row = torch.tensor([ids])
         ours = model(row)[0, :-1].log_softmax(-1).gather(-1, row[0, 1:, None]).squeeze(-1).tolist()
         seen = set()
@@ -514,7 +516,8 @@ samples, kinds = [], []
 def look(model):
     samples.append(write(model, "Once there was", n=45))
     kinds.append(gap_by_kind(model))
-    return nats_per_story(model, validation_ids[:40])
+    above = sum(gap for _, gap in kinds[-1].values())
+    return (above - sum(map(sum, perfect[:40]))) / 40  # nats a story
 
 
 torch.manual_seed(0)
@@ -559,7 +562,7 @@ show(
 assert closed(reached) > 0.93
 
 # %% [markdown]
-# What it wrote on the way, each time after "Once there was". (The untrained model is worse than the unigram: with the larger token table it is *sure*, and what it is sure of is to say the last token again.)
+# What it wrote on the way, each time after "Once there was". (The untrained model is worse than the unigram: with the larger token table it is *sure*, and what it is sure of is to say the last token again. By the rule of exercise 5.3 this start is a bad one; the run pays for it with its first steps. The shares here are measured on forty stories, the one above on all that were kept aside.)
 
 # %%
 for i in (0, 1, 2, 4, 8):
@@ -578,8 +581,8 @@ colors = {"names, repeated": COLORS["bad"], "things, repeated": COLORS["model"],
 fig, axis = figure(height=3.2)
 for kind, color in colors.items():
     axis.plot(steps[1:], lines[kind][1:], "o-", color=color, markersize=4)
-    axis.text(steps[2], lines[kind][2] + 0.12, kind, color=color, fontsize=9)
-axis.set(xlabel="step", ylabel="nats a token above the perfect model", ylim=(0, None))
+    axis.text(steps[-1] + 8, lines[kind][-1], kind, color=color, va="center", fontsize=9)
+axis.set(xlabel="step", ylabel="nats above the perfect model", xlim=(0, STEPS * 1.3), ylim=(0, None))
 axis.set_title("Grammar first; saying the right name again comes late")
 late = lines["names, repeated"]
 show(
@@ -599,7 +602,7 @@ print({kind: f"{share:.0%} of its fall after the first look came in the first ha
 assert fallen["all other tokens"] > fallen["names, repeated"] + 0.15
 
 # %% [markdown]
-# Two things are learned at two times. Which word follows which phrase, what may happen in a story: that falls at once. To say a name *again*, the model has to find it among a hundred tokens and copy it. Nothing in the counts of words helps with that; a head has to learn to look for names, and another to write down what it found. It comes late, and then fast: the induction heads of lesson 04 appeared in the same way. (The entropy itself is reached by nobody in half a minute. In the whole of toyland, with its three thousand names, the same run gets much less far, because most names are met only a few times: try `world=toyland.STORIES`.)
+# Two things are learned at two times. Which word follows which phrase, what may happen in a story: that falls at once. To say a name or a thing *again*, the model has to find it among a hundred tokens and copy it. Nothing in the counts of words helps with that; a head has to learn to look for names, and another to write down what it found, as with the induction heads of lesson 04. So it comes later, and at the end it is not done: only one token in ten is a repeated name or thing, but about half of what is left lies there. (The entropy itself is reached by nobody in half a minute. In the whole of toyland, with its three thousand names, the same run gets much less far, because most names are met only a few times.)
 #
 # ## Looking inside: what would it say after each block?
 #
@@ -622,7 +625,7 @@ truth = list(toyland.VILLAGE.next_word(text).items())[:4]
 print("the world  " + ", ".join(f"{word.strip()} {p:.2f}" for word, p in truth))
 
 # %% [markdown]
-# Read downwards. Before the first block the stream holds little more than the word "the" itself; block by block the guess becomes the right *kind* of word, and at the end nearly the world's own probabilities.
+# Read downwards. Before the first block the stream holds little more than the word "the" itself; after the first block the guesses are the right *kind* of word already, and at the end the probabilities are nearly as even as the world's own.
 #
 # ## Break it
 #
@@ -673,6 +676,8 @@ for name, options in variants.items():
     print(f"{name:14} {broken[name]:.2f} nats a letter")
 
 # %% [markdown]
+# Without the residual road the model is back at letter frequencies. Without the MLP or without attention it is worse than whole, but it learns.
+#
 # (One seed, a short run: large differences mean something, small ones do not. The next lesson repeats such comparisons with several seeds, to see how large the noise is.)
 #
 # ## Real weights
@@ -689,10 +694,9 @@ import llmkit
 with tempfile.TemporaryDirectory() as folder:
     llmkit.save_pretrained(model, folder)
     again, _ = llmkit.from_pretrained(folder)
-ids = torch.tensor([validation_ids[0]])
-with torch.no_grad():
-    assert torch.equal(again(ids), model(ids))
-print("saved, read back: the same logits to the last bit")
+for (name, ours), (_, theirs) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+    assert torch.equal(ours, theirs), name
+print("saved, read back: the same weights to the last bit")
 
 # %% [markdown]
 # ## On a GPU

@@ -77,6 +77,10 @@ def norm_without_affine(x, weight, bias, eps=1e-5):
     return layer_norm(x, None, None, eps)
 
 
+def norm_both_or_none(x, weight, bias, eps=1e-5):
+    return layer_norm(x, weight, bias, eps) if bias is not None else layer_norm(x, None, None, eps)
+
+
 # --- 5.2 gelu_tanh ---
 
 
@@ -111,6 +115,14 @@ def gelu_without_half(x):
 
 def gelu_square(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**2)))
+
+
+def gelu_root_of_two_only(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2) / math.pi * (x + 0.044715 * x**3)))
+
+
+def gelu_factor_on_x_only(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * x + 0.044715 * x**3))
 
 
 # --- 5.3 the loss at the start, by hand ---
@@ -184,6 +196,12 @@ def loss_mean_of_texts(logits, ids, attention_mask=None):
     return torch.stack(rows).mean()
 
 
+def loss_divided_by_all(logits, ids, attention_mask=None):
+    if attention_mask is None:
+        return next_token_loss(logits, ids)
+    return next_token_loss(logits, ids, attention_mask) * attention_mask[:, 1:].sum() / ids[:, 1:].numel()
+
+
 # --- 5.5 count_params ---
 
 
@@ -231,6 +249,14 @@ def params_always_four(config):
 
 def params_norms_have_no_bias(config):
     return count_params(config) - config.n_layers * 2 * config.d_model - config.d_model
+
+
+def params_one_norm(config):
+    return count_params(config) - config.n_layers * 2 * config.d_model
+
+
+def params_narrow_bias(config):
+    return count_params(config) - config.n_layers * (_d_ff(config) - config.d_model)
 
 
 # --- 5.6 warmup_cosine ---
@@ -285,6 +311,29 @@ def schedule_rises_again(step, n_steps, peak, warmup=0, floor=0.1):
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def _half_cosine(step, n_steps, warmup):
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, n_steps - warmup))))
+
+
+def schedule_floor_is_a_rate(step, n_steps, peak, warmup=0, floor=0.1):
+    if step < warmup:
+        return warmup_cosine(step, n_steps, peak, warmup, floor)
+    return floor + (peak - floor) * _half_cosine(step, n_steps, warmup)
+
+
+def schedule_cut_at_floor(step, n_steps, peak, warmup=0, floor=0.1):
+    if step < warmup:
+        return warmup_cosine(step, n_steps, peak, warmup, floor)
+    return max(floor * peak, peak * _half_cosine(step, n_steps, warmup))
+
+
+def schedule_quarter_cosine(step, n_steps, peak, warmup=0, floor=0.1):
+    if step < warmup:
+        return warmup_cosine(step, n_steps, peak, warmup, floor)
+    done = min(1.0, (step - warmup) / max(1, n_steps - warmup))
+    return peak * (floor + (1 - floor) * math.cos(math.pi / 2 * done))
+
+
 EXERCISES = [
     Exercise(
         number="5.1",
@@ -307,6 +356,7 @@ EXERCISES = [
             "one mean and one variance for all vectors together; each vector has its own": norm_over_everything,
             "the mean was not subtracted (that would be RMSNorm, lesson 06)": norm_not_centred,
             "weight and bias are not used": norm_without_affine,
+            "a weight without a bias is left out; each of the two may be None by itself": norm_both_or_none,
         },
     ),
     Exercise(
@@ -325,6 +375,8 @@ EXERCISES = [
             "0.044715 was cubed too; only x is": gelu_cube_of_product,
             "the factor inside tanh is sqrt(2/π), not sqrt(π/2)": gelu_square_root_of_the_other,
             "a factor of one half is missing": gelu_without_half,
+            "the root of 2, divided by π; the root is of 2/π": gelu_root_of_two_only,
+            "sqrt(2/π) multiplies the whole bracket, the cube too": gelu_factor_on_x_only,
             "x is squared inside; it is the cube, which keeps the sign": gelu_square,
         },
     ),
@@ -366,6 +418,7 @@ EXERCISES = [
             "rolled round: the last position is asked for the first token of the text": loss_wraps_around,
             "the sum, not the mean over the tokens that count": loss_summed,
             "the mean of the texts' means: a short text then weighs as much as a long one": loss_mean_of_texts,
+            "the sum leaves padding out, but it was divided by all places, padding too": loss_divided_by_all,
         },
     ),
     Exercise(
@@ -386,6 +439,8 @@ EXERCISES = [
             "attention has four projections; the one after the heads is missing": params_without_o_proj,
             "d_ff is only 4 d_model where the config does not say otherwise": params_always_four,
             "a LayerNorm has a weight and a bias": params_norms_have_no_bias,
+            "each block has two norms, one before attention and one before the MLP": params_one_norm,
+            "the MLP's first Linear has d_ff biases, as many as it has outputs": params_narrow_bias,
         },
     ),
     Exercise(
@@ -409,6 +464,11 @@ EXERCISES = [
             ),
             "that is a whole cosine, down and up again; half of one goes down": schedule_whole_cosine,
             "after the last step the cosine rises again; stay at the floor": schedule_rises_again,
+            "floor is a share of the peak, not a rate": schedule_floor_is_a_rate,
+            "a cosine down to 0 that is cut off at the floor; stretch it so that it ends at the floor": (
+                schedule_cut_at_floor
+            ),
+            "a quarter of a cosine, steep at the end; half of one (0 to π) is flat at both ends": schedule_quarter_cosine,
         },
     ),
 ]
