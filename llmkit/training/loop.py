@@ -1,7 +1,6 @@
 """One readable training loop; lesson 13 deepens it."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +10,7 @@ from torch import Tensor, nn
 
 from llmkit.training.losses import next_token_loss
 from llmkit.training.optim import AdamW, clip_gradients, decay_groups, warmup_cosine
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # in a notebook without ipywidgets tqdm warns; its bar of text serves as well
-    from tqdm.auto import tqdm
+from llmkit.training.progress import tqdm
 
 Batch = tuple[Tensor | None, ...]  # ids (B, T), attention_mask (B, T) or None, and what else the loss takes
 
