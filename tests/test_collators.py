@@ -10,10 +10,14 @@ import torch
 from llmkit.data.batches import pad_pairs, pair_batches
 from llmkit.data.corruption import (
     delete_tokens,
+    hidden_share,
     infill,
+    infill_spans,
     noise_mask,
     permute_sentences,
     random_segments,
+    repair_spans,
+    replace_spans,
     rotate,
     span_corruption,
     span_corruption_lengths,
@@ -181,6 +185,7 @@ def test_t5_mask_is_the_reference_draw_by_draw(length):
 def test_the_short_text_trap_and_its_cure():
     """Up to 30 tokens the reference always hides the same ones; ours hides any, the two ends about half as often."""
     rng = np.random.default_rng(0)
+    assert hidden_share(t5_noise_mask, 30, 50, rng).tolist() == [0.0] * 26 + [1.0] * 4
     distinct = {n: len({tuple(t5_noise_mask(n, rng)) for _ in range(500)}) for n in (16, 30, 31, 64)}
     assert distinct[16] == distinct[30] == 1 and distinct[31] > 50 and distinct[64] > 400
     for n in (16, 30, 64):
@@ -265,6 +270,41 @@ def test_infilling():
     assert infill([], rng, -1) == [] and infill([7], rng, -1) == [7]
 
 
+def test_infill_spans_are_what_infill_takes_away():
+    for seed in range(30):
+        spans = infill_spans(50, np.random.default_rng(seed))
+        assert sum(size for _, size in spans) == 15
+        assert all(a + n <= b for (a, n), (b, _) in zip(spans, spans[1:], strict=False))
+        expected = []
+        for i in range(51):  # token by token, the slow way
+            expected += [-1] * sum(start == i for start, _ in spans)
+            expected += [i] if i < 50 and not any(start <= i < start + size for start, size in spans) else []
+        assert infill(range(50), np.random.default_rng(seed), -1) == expected
+    lengths = [n for seed in range(2000) for _, n in infill_spans(100, np.random.default_rng(seed))[:-1]]
+    for n in range(7):  # Poisson but for the last span, which is cut; long ones are the last a little more often
+        expected = math.exp(-3) * 3**n / math.factorial(n)
+        assert abs(np.mean([m == n for m in lengths]) - expected) < 0.03
+    assert infill_spans(0, np.random.default_rng(0)) == []
+
+
+def test_replace_spans_refuses_overlap():
+    assert replace_spans([1, 2, 3], [], 9) == [1, 2, 3]
+    assert replace_spans([1, 2, 3], [(0, 0), (0, 3), (3, 0)], 9) == [9, 9, 9]
+    for spans in ([(0, 2), (1, 1)], [(2, 1), (0, 1)], [(2, 2)]):
+        with pytest.raises(ValueError, match="begins before"):
+            replace_spans([1, 2, 3], spans, 9)
+
+
+def test_repair_spans_undoes_and_survives_a_models_answer():
+    rng, sentinels = np.random.default_rng(5), list(range(999, 900, -1))
+    for n in [2, 3, 7, 20, 50, 200] * 10:
+        ids = rng.integers(10, 800, size=n).tolist()
+        pair = span_corruption(ids, noise_mask(n, rng), sentinels, end_id=1)
+        assert repair_spans(*pair, sentinels, end_id=1) == ids
+    assert repair_spans([5, 99, 6, 98, 1], [7, 99, 8, 1, 98, 9], [99, 98], end_id=1) == [5, 8, 6]
+    assert repair_spans([5, 99, 6], [99, 8, 99, 9], [99, 98], end_id=1) == [5, 9, 6]
+
+
 def test_other_noise():
     rng = np.random.default_rng(0)
     ids = list(range(40))
@@ -306,9 +346,10 @@ def test_seq2seq_loss_counts_each_label_once():
 def test_pair_batches():
     pairs = [(list(range(5, 5 + n)), n % 3) for n in range(1, 13)]
     batches = pair_batches(pairs, 4, seed=0)
-    seen = [
-        (int(m.sum()), int(y)) for _ in range(3) for _, mask, labels in [next(batches)] for m, y in zip(mask, labels)
-    ]  # noqa: B905,E501
+    seen = []
+    for _ in range(3):
+        _, mask, labels = next(batches)
+        seen += zip(mask.sum(-1).tolist(), labels.tolist(), strict=True)
     assert sorted(seen) == [(n, n % 3) for n in range(1, 13)]
     with pytest.raises(ValueError, match="12 documents do not make a batch of 13"):
         next(pair_batches(pairs, 13))

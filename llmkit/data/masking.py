@@ -46,16 +46,44 @@ def mask_tokens(
     chosen = _draw(torch.full(ids.shape, rate).masked_fill(fixed, 0.0), generator)
     if words is not None:
         chosen = _whole_words(chosen, words, special.bool())
-    inputs, labels = ids.clone(), ids.masked_fill(~chosen, IGNORE)
+    inputs = replace_chosen(ids, chosen, mask_id, vocab_size, generator, mask_share, random_share)
+    return inputs, ids.masked_fill(~chosen, IGNORE)
+
+
+def replace_chosen(
+    ids: Tensor,
+    chosen: Tensor,
+    mask_id: int,
+    vocab_size: int,
+    generator: torch.Generator | None = None,
+    mask_share: float = 0.8,
+    random_share: float = 0.1,
+) -> Tensor:
+    """What an encoder gets to see: of the chosen tokens 80% become [MASK], 10% a random token, 10% stay as they are.
+
+    ids           (B, T), not changed
+    chosen        (B, T) bool: the tokens that will be asked for
+    result        (B, T)
+
+    Three draws, each of the shape of ids, with the generator: torch.bernoulli of mask_share, which tokens become
+    [MASK]; torch.bernoulli once more, which of the chosen rest become random, so that they are random_share of all
+    chosen; torch.randint below vocab_size, what they become. Where nothing can become random (mask_share is 1, or
+    random_share 0) only the first is drawn. Source: Devlin et al. 2018, section 3.1.
+
+    >>> ids = torch.tensor([[5, 6, 7]])
+    >>> replace_chosen(ids, torch.tensor([[False, True, False]]), mask_id=3, vocab_size=9, mask_share=1.0)
+    tensor([[5, 3, 7]])
+    """
+    inputs = ids.clone()
     masked = _draw(torch.full(ids.shape, mask_share), generator) & chosen
     inputs[masked] = mask_id
     if mask_share == 1 or random_share == 0:
-        return inputs, labels
+        return inputs
     of_the_rest = random_share / (1 - mask_share)
     replaced = _draw(torch.full(ids.shape, of_the_rest), generator) & chosen & ~masked
     random_ids = torch.randint(vocab_size, ids.shape, generator=generator)
     inputs[replaced] = random_ids[replaced]
-    return inputs, labels
+    return inputs
 
 
 def _draw(probability: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from llmkit.layers.heads import Head
 from llmkit.layers.mlp import ACTIVATIONS
 from llmkit.layers.transformer import Transformer
+from llmkit.training.losses import IGNORE, cross_entropy
 
 
 class TextEncoder(Head):
@@ -49,8 +50,41 @@ class MaskedLM(Head):
         documents: Tensor | None = None,
     ) -> Tensor:
         """(B, T) -> logits (B, T, V); the arguments are Transformer's."""
-        x = self.transformer(ids, attention_mask, documents=documents, types=types)
-        return self.lm_head(self.norm(self.activation(self.dense(x))))
+        return self.scores(self.transformer(ids, attention_mask, documents=documents, types=types))
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> logits (..., V), for as many places as are given."""
+        return self.lm_head(self.norm(self.activation(self.dense(hidden))))
+
+
+def masked_loss(model: MaskedLM, ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
+    """`label_loss` of a masked language model, in less time: scores are computed only where something is asked.
+
+    ids (B, T), labels (B, T) with -100 where nothing is asked -> scalar. Raises ValueError when nothing is asked.
+    Source: google-research/bert, run_pretraining.py, gather_indexes.
+    """
+    asked = labels != IGNORE
+    hidden = model.transformer(ids, attention_mask)  # (B, T, C)
+    return cross_entropy(model.scores(hidden[asked]), labels[asked])
+
+
+@torch.no_grad()
+def fill_mask(
+    model: Callable[..., Tensor], ids: Tensor, mask_id: int, k: int = 5, attention_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The k most probable tokens for every [MASK], and their probabilities: two tensors (N, k), most probable first.
+
+    Probabilities are computed in float32, also where the logits are not.
+
+    model   (ids, attention_mask) -> logits (B, T, V)
+    ids     (B, T) with N places that are mask_id, taken row by row from left to right; N may be 0
+
+    >>> fill_mask(lambda ids, mask: torch.tensor([[[0.0, 9.0, 1.0]] * 2]), torch.tensor([[3, 1]]), mask_id=3, k=2)[0]
+    tensor([[1, 2]])
+    """
+    logits = model(ids, attention_mask)  # (B, T, V)
+    probs, tokens = logits[ids == mask_id].float().softmax(-1).topk(k, dim=-1)  # (N, k)
+    return tokens, probs
 
 
 class SequenceClassifier(Head):

@@ -6,7 +6,7 @@ They begin at 2 (one after the padding token's number), a leftover of fairseq, w
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from llmkit.checkpoints.weights import Copy, weight_and_bias
 from llmkit.models.bert import BertConfig, bert, encoder_weights, layer_norm
@@ -39,6 +39,20 @@ SIZES = {
 def roberta(config: RobertaConfig) -> nn.Module:
     """BERT with an offset, which is in the config's class."""
     return bert(config)
+
+
+def position_ids(ids: Tensor, pad_id: int = 1) -> Tensor:
+    """Rows of RoBERTa's table of positions for ids (B, T): pad_id for padding, the tokens count on from pad_id + 1.
+
+    Padding is not counted, wherever it stands. llmkit's models do the same by themselves, `token_positions` and
+    `OffsetEmbedding`, from the attention_mask. Equal to transformers' create_position_ids_from_input_ids.
+
+    >>> position_ids(torch.tensor([[7, 8, 9], [1, 7, 8]]))
+    tensor([[2, 3, 4],
+            [1, 2, 3]])
+    """
+    real = (ids != pad_id).long()
+    return real.cumsum(-1) * real + pad_id
 
 
 IGNORE = r"position_ids$|^lm_head\.decoder\.|(^|\.)pooler\."
