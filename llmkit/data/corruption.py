@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -60,6 +60,17 @@ def noise_mask(length: int, rng: Rng, density: float = 0.15, mean_span: float = 
     return _alternate(text, noise)
 
 
+def hidden_share(make_mask: Callable[[int, Rng], np.ndarray], length: int, n_draws: int, rng: Rng) -> np.ndarray:
+    """How often each of `length` tokens is hidden in n_draws masks: shares (length,), float64.
+
+    make_mask   (length, rng) -> a mask (length,), true for noise; called n_draws times with the same rng, which goes on
+
+    >>> hidden_share(t5_noise_mask, 4, 100, np.random.default_rng(0)).tolist()
+    [0.0, 0.0, 0.0, 1.0]
+    """
+    return np.mean([make_mask(length, rng) for _ in range(n_draws)], axis=0)
+
+
 def _need_two(length: int) -> None:
     if length < 2:
         raise ValueError(f"a text of {length} tokens cannot keep one and lose one")
@@ -84,7 +95,8 @@ def span_corruption(
     sentinels   ids of <extra_id_0>, <extra_id_1>, …, one for each span, in order
     result      (inputs, targets), both closed by end_id
 
-    Raises ValueError where there are more spans than sentinels. Source: Raffel et al. 2020, section 3.1.4.
+    Raises ValueError where there are more spans than sentinels, or a mask of another length than ids. Source: Raffel et
+    al. 2020, section 3.1.4.
 
     >>> span_corruption([10, 11, 12, 13, 14], [False, True, True, False, True], sentinels=[99, 98], end_id=1)
     ([10, 99, 13, 98, 1], [99, 11, 12, 98, 14, 1])
@@ -102,6 +114,33 @@ def span_corruption(
         (targets if missing else inputs).append(token)
         inside = bool(missing)
     return [*inputs, end_id], [*targets, end_id]
+
+
+def repair_spans(inputs: Sequence[int], targets: Sequence[int], sentinels: Sequence[int], end_id: int) -> list[int]:
+    """The way back from `span_corruption`: the text, each sentinel of `inputs` replaced by what `targets` give for it.
+
+    Both are read up to their first end_id (what a model writes after it does not count). A sentinel without an answer
+    leaves nothing; of two answers for one sentinel the last counts; tokens before the first sentinel of `targets` are
+    no answer to anything. The result has no end_id.
+
+    >>> repair_spans([10, 99, 13, 98, 1], [99, 11, 12, 98, 14, 1], sentinels=[99, 98], end_id=1)
+    [10, 11, 12, 13, 14]
+    """
+    spans: dict[int, list[int]] = {}
+    current: list[int] = []
+    for token in targets:
+        if token == end_id:
+            break
+        if token in sentinels:
+            current = spans[token] = []
+        else:
+            current.append(token)
+    text = []
+    for token in inputs:
+        if token == end_id:
+            break
+        text += spans.get(token, []) if token in sentinels else [token]
+    return text
 
 
 def span_corruption_lengths(length: int, density: float = 0.15, mean_span: float = 3.0) -> tuple[int, int]:
@@ -133,21 +172,45 @@ def infill(ids: Sequence[int], rng: Rng, mask_id: int, rate: float = 0.3, mean_s
     rate of the tokens is taken away. The repaired text has to say how many were missing, sometimes none.
     Source: Lewis et al. 2019, section 2.2.
     """
-    n_gone, spans = round(rate * len(ids)), []
-    while sum(spans) < n_gone:
-        spans.append(min(int(rng.poisson(mean_span)), n_gone - sum(spans)))
-    n_places = len(ids) - n_gone + 1  # before, between and after the tokens that stay
-    places = np.bincount(rng.integers(n_places, size=len(spans)), minlength=n_places) if spans else np.zeros(n_places)
-    out, token = [], iter(ids)
-    pending = iter(spans)
-    for place in range(n_places):
-        for _ in range(int(places[place])):
-            for _ in range(next(pending)):
-                next(token)
-            out.append(mask_id)
-        if place < n_places - 1:
-            out.append(next(token))
-    return out
+    return replace_spans(ids, infill_spans(len(ids), rng, rate, mean_span), mask_id)
+
+
+def infill_spans(length: int, rng: Rng, rate: float = 0.3, mean_span: float = 3.0) -> list[tuple[int, int]]:
+    """Which spans infilling takes from a text of `length` tokens: (first token, number of tokens), in order.
+
+    Numbers are drawn from Poisson(mean_span) until round(rate * length) tokens are gone (the last one is cut), then
+    the places: before, between and after the tokens that stay.
+
+    >>> sum(n for _, n in infill_spans(20, np.random.default_rng(0)))
+    6
+    """
+    n_gone, sizes = round(rate * length), []
+    while sum(sizes) < n_gone:
+        sizes.append(min(int(rng.poisson(mean_span)), n_gone - sum(sizes)))
+    if not sizes:
+        return []
+    places = np.sort(rng.integers(length - n_gone + 1, size=len(sizes)))  # how many of the kept tokens stand before
+    gone_before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return [(int(start), size) for start, size in zip(places + gone_before, sizes, strict=True)]
+
+
+def replace_spans(ids: Sequence[int], spans: Sequence[tuple[int, int]], mask_id: int) -> list[int]:
+    """A text in which each span (first token, number of tokens) has become one mask_id.
+
+    spans   in order and without overlap; a span of 0 tokens takes nothing away and puts a mask before its first token
+
+    Raises ValueError for spans that overlap, are out of order, or reach beyond the text.
+
+    >>> replace_spans([10, 11, 12, 13, 14], [(1, 2), (4, 0)], mask_id=99)
+    [10, 99, 13, 99, 14]
+    """
+    out, end = [], 0
+    for start, size in spans:
+        if start < end or start + size > len(ids):
+            raise ValueError(f"the span ({start}, {size}) begins before {end} or ends after {len(ids)}")
+        out += [*ids[end:start], mask_id]
+        end = start + size
+    return [*out, *ids[end:]]
 
 
 def permute_sentences(sentences: Sequence[Sequence[int]], rng: Rng) -> list[int]:

@@ -51,6 +51,28 @@ def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
     return torch.stack([weights[0] for weights in maps])
 
 
+def cross_attention_maps(
+    model: nn.Module, ids: Tensor, decoder_ids: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
+    """(L, B, H, T, S): how each token of the answer (B, T) looks at the text (B, S), in every layer of the decoder.
+
+    Raises ValueError for a model without cross-attention.
+    """
+    layers = [module for name, module in model.named_modules() if name.endswith("cross_attn")]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no cross-attention to listen to")
+    maps: list[Tensor] = []
+    for layer in layers:
+        layer.recorder = lambda weights: maps.append(weights.detach())
+    try:
+        with torch.no_grad():
+            model(ids, decoder_ids, attention_mask)
+    finally:
+        for layer in layers:
+            layer.recorder = None
+    return torch.stack(maps)
+
+
 def draw_attention(axis: Axes, weights: Tensor, words: Sequence[str], keys: Sequence[str] | None = None) -> AxesImage:
     """One head's weights (T, S) as a map: a row for each query word, a column for each key (by default the same words).
 

@@ -55,7 +55,7 @@ class Vocabulary:
         return [self.id_of[token] for token in self.tokens_of(text)] + [self.end_id] * end
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids up to the first </s>; <pad> is passed over. Raises ValueError for an id that does not exist."""
+        """The text of ids up to the first </s>, without <pad>. Raises ValueError for an id that does not exist."""
         tokens = []
         for i in map(int, ids):
             if not 0 <= i < len(self.tokens):
