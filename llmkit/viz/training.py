@@ -34,14 +34,21 @@ def draw_losses(
     Raises ValueError for a curve whose x and y differ in length.
     """
     right = max(max(x) for x, _ in curves.values())
+    left = min(min(x) for x, _ in curves.values())
+    labels = []  # (height, text, color): written at the end, where they would otherwise stand on each other
     for name, value in (baselines or {}).items():
-        axis.axhline(value, color=COLORS["control"], linewidth=1.2, linestyle="--", zorder=1)
-        axis.text(right, value, f" {name}", color="#666666", va="center", fontsize=9)
+        axis.plot([left, right], [value, value], color=COLORS["control"], linewidth=1.2, linestyle="--", zorder=1)
+        labels.append((value, name, "#666666"))
     for name, (x, y) in curves.items():
         if len(x) != len(y):
             raise ValueError(f"{name}: {len(x)} points on x and {len(y)} on y")
         (line,) = axis.plot(x, y, color=(colors or {}).get(name))
-        axis.text(right, y[-1], f" {name}", color=line.get_color(), va="center", fontsize=9)
+        labels.append((y[-1], name, line.get_color()))
     if entropy is not None:
-        axis.axhline(entropy, color=COLORS["truth"], linewidth=1.5, zorder=1)
-        axis.text(right, entropy, " entropy", color=COLORS["truth"], va="center", fontsize=9)
+        axis.plot([left, right], [entropy, entropy], color=COLORS["truth"], linewidth=1.5, zorder=1)
+        labels.append((entropy, "entropy", COLORS["truth"]))
+    heights = [value for _, y in curves.values() for value in y] + [height for height, _, _ in labels]
+    apart, lowest = 0.06 * (max(heights) - min(heights)), -float("inf")
+    for height, text, color in sorted(label for label in labels if label[1]):
+        lowest = max(height, lowest + apart)
+        axis.text(right, lowest, f" {text}", color=color, va="center", fontsize=9)
