@@ -146,7 +146,7 @@ def repair_spans(inputs: Sequence[int], targets: Sequence[int], sentinels: Seque
 def span_corruption_lengths(length: int, density: float = 0.15, mean_span: float = 3.0) -> tuple[int, int]:
     """How long a text may be so that its corrupted form has at most `length` tokens, and its targets' length.
 
-    Both with the end token. Source: `compute_input_and_target_lengths` of T5.
+    Both with the end token. Source: `random_spans_helper` of T5 (t5/data/preprocessors.py).
 
     >>> span_corruption_lengths(512)
     (568, 114)
