@@ -19,8 +19,8 @@ def show_spans(
     rows   (name, words, predicted spans, true spans); the name stands in bold above the first of the lines that have it
 
     A right span is a coloured box with its type below. A wrong one has a broken red border and says above what was
-    claimed; a true span that was not found has a black line and says below what it is. The type is always written, so that
-    the colour is never the only sign. Raises ValueError for a sentence of more than 96 characters.
+    claimed; a true span that was not found has a black line and says below what it is. The type is always written, so
+    that the colour is never the only sign. Raises ValueError for a sentence of more than 96 characters.
     """
     types = sorted({span[2] for _, _, predicted, true in rows for span in (*predicted, *true)})
     colors = dict(zip(types, (CYCLE[5], CYCLE[1], CYCLE[2], CYCLE[4]) * len(types), strict=False))
@@ -28,8 +28,8 @@ def show_spans(
     for name, *_ in rows:
         y += 0.9 if name != before else 0.0
         heights.append(y)
-        before, y = name, y + 1.8
-    fig, axis = plt.subplots(figsize=(7.2, 0.25 * y + 0.45))
+        before, y = name, y + 2.05
+    fig, axis = plt.subplots(figsize=(7.2, 0.235 * y + 0.45))
     before = None
     for (name, words, predicted, true), top in zip(rows, heights, strict=True):
         if name != before:

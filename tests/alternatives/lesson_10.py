@@ -5,6 +5,8 @@ import math
 import torch
 from torch.nn import functional as F
 
+from llmkit.evaluation.spans import Span
+
 
 def pool_in_a_loop(hidden, attention_mask=None):
     if attention_mask is None:
@@ -140,7 +142,7 @@ def spans_by_lists(tags, strict=False):
             spans.append(open_span)
         else:
             open_span = None
-    return [tuple(span) for span in spans]
+    return [Span(*span) for span in spans]
 
 
 def spans_by_looking_ahead(tags, strict=False):
@@ -154,7 +156,7 @@ def spans_by_looking_ahead(tags, strict=False):
         j = i + 1
         while j < len(tags) and tags[j] == f"I-{kinds[i]}":
             j += 1
-        spans.append((i, j, kinds[i]))
+        spans.append(Span(i, j, kinds[i]))
         i = j
     return spans
 
@@ -166,7 +168,7 @@ def spans_by_ends(tags, strict=False):
     for i in range(len(tags)):
         goes_on = start is not None and tags[i][0] == "I" and kinds[i] == kinds[i - 1]
         if start is not None and not goes_on:
-            found.append((start, i, kinds[start]))
+            found.append(Span(start, i, kinds[start]))
             start = None
         if start is None and tags[i] != "O" and (tags[i][0] == "B" or not strict):
             start = i

@@ -5,6 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
+from llmkit.course.compare import first_difference
 from llmkit.course.exercise import Case, Exercise
 from llmkit.data.masking import align_labels
 from llmkit.data.toyland import entities, reviews
@@ -348,6 +349,19 @@ def span_cases() -> list[Case]:
     return cases
 
 
+def same_spans(expected, got, arguments) -> str | None:
+    """A tuple of three is equal to a Span, but the score that comes next asks for its .type."""
+    difference = first_difference(expected, got, 0.0)
+    if difference:
+        return str(difference)
+    bare = [span for span in got if not hasattr(span, "type") or not isinstance(span, tuple)]
+    return (
+        f"the values are right, but make each a Span(start, end, type), not a {type(bare[0]).__name__}"
+        if bare
+        else None
+    )
+
+
 def _random_tags(n: int, seed: int) -> list[str]:
     drawn = torch.randint(5, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
     return [("O", "B-PER", "I-PER", "B-LOC", "I-LOC")[i] for i in drawn]
@@ -431,6 +445,10 @@ def spans_type_cut_at_hyphen(tags, strict=False):
 
 def spans_start_last(tags, strict=False):
     return [Span(e, s, t) for s, e, t in bio_spans(tags, strict)]
+
+
+def spans_bare(tags, strict=False):
+    return [tuple(span) for span in bio_spans(tags, strict)]
 
 
 def spans_anything_is_a_tag(tags, strict=False):
@@ -576,6 +594,7 @@ EXERCISES = [
         name="bio_spans",
         reference="llmkit.evaluation.spans:bio_spans",
         cases=span_cases,
+        compare=same_spans,
         hints=(
             "Remember where the open span began and of which type it is; no type means that none is open.",
             "An I- of the open type is the only tag that goes on. Every other tag closes what is open.",
@@ -597,6 +616,7 @@ EXERCISES = [
             "the type is what stands after B- or I-": spans_type_with_prefix,
             "a type may have a hyphen itself: cut at the first one only (parse_tag does)": spans_type_cut_at_hyphen,
             "start and end are exchanged": spans_start_last,
+            "the values are right, but they are bare tuples: write Span(start, end, type)": spans_bare,
             "what is no tag has to raise ValueError; parse_tag does": spans_anything_is_a_tag,
         },
     ),
