@@ -1013,7 +1013,7 @@ def patience(device, d_model, n_layers, n_steps, n_texts, fine_steps):
 # ## Where the real systems do it
 #
 # - **transformers** `models/bert/modeling_bert.py`: `BertForSequenceClassification` (first token, `pooler`, tanh), `BertForTokenClassification`. `DataCollatorForTokenClassification` pads labels with −100; the alignment itself is left to you, in `examples/pytorch/token-classification/run_ner.py` it is the function `tokenize_and_align_labels`.
-# - **seqeval** `get_entities` is your 10.5, with `mode="strict"` and `scheme=IOB2` for the strict reading; llmkit's tests compare with both. Its ancestor is the script conlleval of CoNLL-2003 (Tjong Kim Sang and De Meulder 2003).
+# - **seqeval** `get_entities` is your 10.5 when not strict; its scores take `mode="strict", scheme=IOB2` for the strict reading. llmkit's tests compare with both. Its ancestor is the script conlleval of CoNLL-2003 (Tjong Kim Sang and De Meulder 2003).
 # - **sentence-transformers** `Pooling` has the three of this lesson and more; Reimers and Gurevych 2019 (Sentence-BERT).
 # - Devlin et al. 2018, sections 4 and 5.3 (fine-tuned, and frozen as features). Guo et al. 2017, "On calibration of modern neural networks", section 4.2: the temperature. Gu et al. 2020, "Train no evil: selective masking for task-guided pre-training".
 #
