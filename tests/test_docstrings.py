@@ -9,7 +9,7 @@ import torch
 
 import llmkit
 
-PARTS = ("checkpoints", "data", "generation", "layers", "models", "tokenizers", "training", "viz")
+PARTS = ("checkpoints", "data", "evaluation", "generation", "layers", "models", "tokenizers", "training", "viz")
 MODULES = [
     module.name
     for part in PARTS
