@@ -5,7 +5,7 @@
 #
 # **Before** you start: lesson 01 (bits per byte, n-gram models).
 #
-# **Time** about 90 minutes, eight exercises, one of them optional. No GPU is needed, and none would help: tokenizers are string processing.
+# **Time** about 90 minutes, eight exercises, two of them optional (32 minutes more). No GPU is needed, and none would help: tokenizers are string processing.
 
 # %% tags=["setup"]
 import math
@@ -354,7 +354,7 @@ for sample in ("Unforgettable evaluations", "naïve Café", "a 🐈 sat"):
 #
 # On paper: the pieces a, b, c have log P = −1 each, ab −1.5, bc −3. best[1] = −1 (a). best[2] = max(−1 − 1, 0 − 1.5) = −1.5 (ab). best[3] = max(−1.5 − 1, −1 − 3) = −2.5: ab, c.
 #
-# ### Exercise 2.6 · Viterbi · ●●● · 20 min
+# ### Exercise 2.6 · Viterbi · ●●● · 20 min · optional
 #
 # Write `viterbi(text, log_probs, unk, longest)`: the pieces of the best cut and its log-probability, as a pair. A single character that is no piece may be used as it is, with the score `unk` (−inf forbids it). Pieces of more than `longest` characters are not used. Of equal cuts the one with the longer last piece wins. The empty text gives `([], 0.0)`, a text that cannot be cut `([], -inf)`.
 

@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (loss, softmax, gradient) and 02 (tokens). From torch you need tensors, indexing, `sin`, `cos`, `cat`, `stack` and `where`; each exercise names the calls. The lesson trains small models; you may take them as black boxes, lesson 04 opens them.
 #
-# **Time** about 90 minutes, eight exercises, one of them optional. Two cells train small models, for about 20 seconds in all.
+# **Time** about 90 minutes, eight exercises, two of them optional (22 minutes more). Two cells train small models, for about 20 seconds in all.
 
 # %% tags=["setup"]
 import math
@@ -606,7 +606,7 @@ from llmkit.layers.rope import linear_scaling, ntk_scaling
 # - fewer than some low number: it must not leave its arc, stretch it by the full factor;
 # - between: a mixture.
 #
-# ### Exercise 3.7 · llama3_scaling · ●●○ · 10 min
+# ### Exercise 3.7 · llama3_scaling · ●●○ · 10 min · optional
 #
 # Write `llama3_scaling`. A hand with frequency $f$ (radians a token) makes $L f / 2\pi$ turns in $L$ tokens, where $L$ is `original_max_position_embeddings`. Up to `low_freq_factor` turns its new frequency is $f / \text{factor}$, from `high_freq_factor` turns on it stays $f$, and between the two the result moves *linearly in the number of turns* from one to the other: half way between the borders it is the mean of $f$ and $f / \text{factor}$.
 

@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 01 (softmax, loss) and 03 (vectors for tokens and positions). From torch you need matrix products (`@`), `transpose`, `softmax` and broadcasting; each exercise names the calls. Two experiments train small models; the training loop is a black box here that lesson 05 opens.
 #
-# **Time** about 90 minutes: six exercises, and a seventh that is optional. The cells that train take about half a minute together.
+# **Time** about 85 minutes: five exercises, and two that are optional (31 minutes more). The cells that train take about half a minute together.
 
 # %% tags=["setup"]
 import math
@@ -289,7 +289,7 @@ from llmkit.layers.attention import split_heads
 split_heads = check(split_heads)
 
 # %% [markdown]
-# ### Exercise 4.6 · repeat_kv · ●○○ · 6 min
+# ### Exercise 4.6 · repeat_kv · ●○○ · 6 min · optional
 #
 # Keys and values have to be kept while a text is generated (lesson 07), and they fill the memory. Queries are not kept. In plain multi-head attention, MHA, each query head has a key-value head of its own. Newer models have fewer, and several query heads share one: **grouped-query attention**, GQA. With a single key-value head it is called multi-query attention, MQA.
 #

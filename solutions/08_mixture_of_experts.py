@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 05 (the decoder block, training) and 06 (LLaMA, the gated MLP). Exercises name the torch calls that they need.
 #
-# **Time** about 75 minutes for seven exercises, 10 more for an optional eighth. All cells together run for about half a minute.
+# **Time** about 85 minutes for six exercises, 20 more for two that are optional. All cells together run for about half a minute.
 
 # %% tags=["setup"]
 import math
@@ -220,7 +220,7 @@ show(
 )
 
 # %% [markdown]
-# ### Exercise 8.4 · find the bug · ●●○ · 10 min
+# ### Exercise 8.4 · find the bug · ●●○ · 10 min · optional
 #
 # Here is somebody's `dispatch_grouped`. Every shape fits and nothing crashes. A model with it even trains, only worse than it should: one of its lines brings rows to the wrong tokens. Find the line. (`empty.index_copy(0, places, rows)` writes row i of `rows` to row `places[i]`. `rows[places]` is the opposite: it reads row `places[i]` and puts it at i.)
 

@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 04 (attention, masks) and 05 (the block, the training loop, `from_pretrained`). Exercises name the torch calls that they need.
 #
-# **Time** about 85 minutes for seven exercises. All cells together train for about half a minute.
+# **Time** about 85 minutes for six exercises, 15 more for an optional seventh. All cells together train for about half a minute.
 
 # %% tags=["setup"]
 import math
@@ -150,7 +150,7 @@ held_out_ids = [ids_of(text) for text in held_out]
 def new_model(seed=0, d_model=64):
     torch.manual_seed(seed)
     model = bert(BertConfig(len(vocabulary), d_model, n_layers=2, n_heads=2, d_ff=d_model, max_len=96))
-    torch.nn.init.normal_(model.transformer.embed.tokens.weight, std=0.3)
+    torch.nn.init.normal_(model.transformer.embed.tokens.weight, std=0.3)  # larger than BERT's 0.02: see lesson 05
     return model
 
 
@@ -175,7 +175,7 @@ axis.text(1, entropy - 0.05, "entropy", va="top", fontsize=9)
 axis.set(
     xlabel="step",
     ylabel="nats a token (smoothed)",
-    xlim=(0, 110),
+    xlim=(0, 114),
     ylim=(0, 3),
     title="Below the entropy: the answer is being read",
 )
@@ -252,7 +252,7 @@ print("asked:", ", ".join(vocabulary[i].strip() for i in labels[row][chosen[row]
 # %% [markdown]
 # ## A small BERT
 #
-# Under the name there is little that you do not know. Token, position and segment vectors are added and normalised; then come blocks with the norm *last* (lesson 05 compared the two); nothing is hidden by a causal mask. On top stands one more layer, and then the token table once more, for the scores:
+# Under the name there is little that you do not know. Token and position vectors are added and normalised, and with them a third one, for the *segment*, which the section "Two segments" explains (here it is the same for all tokens); then come blocks with the norm *last* (lesson 05 compared the two); nothing is hidden by a causal mask. On top stands one more layer, and then the token table once more, for the scores:
 
 # %% tags=["show"]
 from llmkit.layers.encoder_heads import MaskedLM
@@ -363,9 +363,9 @@ for axis, (title, asked, gap) in zip(axes, gaps, strict=True):
     left, both = world.next_word("".join(asked[:gap])), fillings(world, asked, gap)
     ours = ask(model, asked, gap, k=len(vocabulary))
     rows = sorted(
-        {*list(left)[:6], *list(both)[:4], *list(ours)[:3]},
+        {asked[gap], *list(left)[:6], *list(both)[:4], *list(ours)[:3]},
         key=lambda w: -(both.get(w, 0) + ours[w] + 1e-3 * left.get(w, 0)),
-    )[:9]
+    )[:10]
     y = range(len(rows))
     axis.barh([i - 0.2 for i in y], [left.get(w, 0) for w in rows], 0.36, color=COLORS["control"])
     axis.barh([i + 0.2 for i in y], [ours[w] for w in rows], 0.36, color=COLORS["model"])
@@ -375,7 +375,8 @@ for axis, (title, asked, gap) in zip(axes, gaps, strict=True):
     axis.set_title(title, fontsize=8.5, fontweight="normal")
     axis.set(xlabel="probability", xlim=(0, 1.02), xticks=[0, 0.5, 1])
     found.append((asked[gap].strip(), left.get(asked[gap], 0), ours[asked[gap]], both[asked[gap]]))
-axes[2].text(1.0, 8.3, "grey: from the left\nblue: BERT\nframe: exact", ha="right", va="bottom", fontsize=8.5)
+key = {"ha": "right", "va": "bottom", "fontsize": 8.5, "backgroundcolor": "white"}
+axes[2].text(1.0, 9.3, "grey: from the left\nblue: BERT\nframe: exact", **key)
 fig.suptitle("A gap filled from both sides", fontsize=11, x=0.02, ha="left", fontweight="bold")
 show(
     fig,
@@ -389,7 +390,7 @@ print(f"in the third gap BERT gives {lost:.0%} to words that the second half of 
 assert found[0][2] > 3 * found[0][1] and found[2][3] < 0.2 and lost > 0.1
 
 # %% [markdown]
-# In the first gap the word comes again in the next sentence, in the second the person comes back soon; BERT has found them there. The third is the one to learn from. "Poor dog!" says that the *dog* was in some state, and no more. So the exact answer is spread over twelve states (four of them are in the picture), and who is sure of one word there is wrong. Our BERT spreads too, but not over the right words: much of its probability goes to what can be said of a lamp only. It has not made the connection between "Poor dog!" and the dog.
+# In the first gap the word comes again in the next sentence, in the second the person comes back soon; BERT has found them there. The third is the one to learn from. "Poor dog!" says that the *dog* was in some state, and no more. So the exact answer is spread evenly over twelve states (the picture has the one that the story used, "tired", and four others), and whoever is sure of one word there is wrong. Our BERT spreads too, but not over the right words: much of its probability goes to what can be said of a lamp only. It has not made the connection between "Poor dog!" and the dog.
 #
 # Where did the model look? The attention of the [MASK] in the first gap, the mean of both heads, in each layer:
 
@@ -446,7 +447,7 @@ assert (
 )
 
 # %% [markdown]
-# Both sides together nearly always settle the word. (Most words of a story are "the", "had" and full stops, which are easy from the left as well.) Our BERT, after a few seconds of training, is about where a *perfect* reader from the left would be, and well below perfection with both. (With 200 places, differences of two or three hundredths are noise.) What is still missing is mostly what is rare: in "because it was hot. “It really is hot”" a longer training would find the second "hot".
+# Both sides together nearly always settle the word. (Most words of a story are "the", "had" and full stops, which are easy from the left as well.) Our BERT, after a few seconds of training, is about where a *perfect* reader from the left would be, and well below perfection with both. (With 200 places, differences of two or three hundredths are noise.) Here is one place that it does not solve. In "because it was ▢. “It really is hot,” said Tom" the answer stands in the next sentence:
 
 # %%
 hot = tokens.index(" hot")
@@ -495,7 +496,7 @@ for axis, measure in zip(axes, arms["80 / 10 / 10"], strict=True):
     axis.set(xlim=(0, 1.25), xticks=[0, 0.5, 1], xlabel="share")
     axis.set_title(measure, fontsize=10)
 axes[0].invert_yaxis()
-fig.suptitle("[MASK] alone teaches nothing about visible words", fontsize=11, x=0.02, ha="left", fontweight="bold")
+fig.suptitle("[MASK] alone teaches little about visible words", fontsize=11, x=0.02, ha="left", fontweight="bold")
 for name, arm in arms.items():
     print(f"{name:13} " + ", ".join(f"{measure} {value:.0%}" for measure, value in arm.items()))
 show(
@@ -511,7 +512,7 @@ assert full["visible word named"] > all_masks["visible word named"] + 0.3
 assert no_random["wrong word believed"] > full["wrong word believed"] + 0.2
 
 # %% [markdown]
-# At filling gaps the two shortened rules are even ahead by a few hundredths: nothing in their texts lies. The difference is elsewhere. A task that comes later (lesson 10) has no `[MASK]` in its texts at all.
+# At filling gaps the two shortened rules are even ahead, by a few hundredths here and by less or nothing with other seeds. (One reason may be that nothing in their texts lies.) The difference that stays is elsewhere. A task that comes later (lesson 10) has no `[MASK]` in its texts at all.
 #
 # - Trained on `[MASK]` alone, the last layer was never asked about a visible word, and does not say what stands there. (So it believes no wrong word either: it repeats none at all.) **The 10% that stay** make it keep a visible word in mind.
 # - With words that stay but none that lie, it has learned that what is visible is *true*, and copies a wrong word. **The 10% random** make it check each word against its neighbours.
@@ -547,9 +548,14 @@ for static, name, color in ((True, "static", COLORS["bad"]), (False, "dynamic", 
     axes[0].plot(steps, [nats for _, (nats, _) in history.evaluations], "o--", color=color, markersize=4, linewidth=1.2)
     axes[1].plot(steps, [accuracy for _, (_, accuracy) in history.evaluations], "o-", color=color, markersize=4)
     axes[1].text(82, history.evaluations[-1][1][1], name, color=color, va="center", fontsize=9)
-axes[0].set(xlabel="step", ylabel="nats at a hidden place", ylim=(0, None), title="Static: learned by heart")
-axes[0].text(80, axes[0].get_ylim()[1] * 0.98, "dots: new stories\nlines: its own", ha="right", va="top", fontsize=8.5)
-axes[1].set(xlabel="step", ylabel="right on new stories", xlim=(0, 102), title="Dynamic goes on learning")
+    axes[0].text(82, history.evaluations[-1][1][0], name, color=color, va="center", fontsize=9)
+axes[0].set(
+    xlabel="step", ylabel="nats at a hidden place", xlim=(0, 106), ylim=(0, None), title="Static: learned by heart"
+)
+axes[0].text(
+    80, axes[0].get_ylim()[1] * 0.98, "dashed: new stories\nsolid: its own", ha="right", va="top", fontsize=8.5
+)
+axes[1].set(xlabel="step", ylabel="right on new stories", xlim=(0, 106), title="Dynamic goes on learning")
 last = {static: corpora[static].evaluations[-1][1] for static in (True, False)}
 show(
     fig,
@@ -678,7 +684,7 @@ assert accuracy["next sentence or a stranger"] > 0.65 and abs(accuracy["the two 
 #
 # ## RoBERTa
 #
-# So RoBERTa is BERT with the training changed: dynamic masks, no second task, larger batches, ten times the text, a byte-level tokenizer (lesson 02). In the *model* one thing differs, and it has cost many people an afternoon. Its positions do not begin at 0.
+# So RoBERTa is BERT with the training changed: dynamic masks, no second task, larger batches, ten times the text, a byte-level tokenizer (lesson 02). The *model* is the same but for one thing, which has cost many people an afternoon: its positions do not begin at 0. (And without a second task there is one segment only.)
 
 # %% tags=["nbval-check-output"]
 from dataclasses import replace
@@ -686,7 +692,7 @@ from dataclasses import replace
 from llmkit.models import bert as bert_file
 from llmkit.models import roberta as roberta_file
 
-for name, config in {**bert_file.SIZES, **roberta_file.SIZES}.items():
+for name, config in (("bert-base", bert_file.SIZES["bert-base"]), ("roberta-base", roberta_file.SIZES["roberta-base"])):
     with torch.device("meta"):  # shapes without numbers
         giant = bert(replace(config, head="Model"))
     print(
@@ -707,7 +713,7 @@ from llmkit.models.roberta import position_ids
 position_ids = check(position_ids)
 
 # %% [markdown]
-# What does the bug do? We take a small RoBERTa and give it the same text alone and padded on the left, once with the right rows and once with the rows of the broken function:
+# What does the bug do? We take a small RoBERTa and give it the same text alone and padded on the left, once with the right rows and once with the rows of the broken function. (llmkit's table adds the 2 by itself, so what it is given is the row less 2.)
 
 # %%
 from llmkit.course.checks.lesson_09 import positions_by_column
@@ -749,7 +755,7 @@ print("saved, loaded, the same logits")
 #
 # $x$ is the text, $x_t$ its token at place $t$ of $T$.
 #
-# ### Exercise 9.7 · pseudo_log_likelihood · ●●● · 15 min
+# ### Exercise 9.7 · pseudo_log_likelihood · ●●● · 15 min · optional
 #
 # Write `pseudo_log_likelihood(model, ids, mask_id, special)`. `ids` has the shape (T,), one text. Give a tensor (T,): the log-probability of each token when it alone is hidden, and 0 where `special` is true ([CLS] and [SEP]; None: nothing is special). All the copies go through the model in *one* call, one row for each scored token: `model(copies, None)` gives logits (N, T, V). If nothing is scored, give zeros.
 #
@@ -805,10 +811,10 @@ for spoil in (shuffled, two_exchanged, a_stranger):
     if spoil is shuffled:
         assert all(a > b for a, b in zip(own, worse, strict=True))
 print(f"{'the stories':14} mean PLL {sum(own) / 20:7.1f}")
-best_pll = sum(math.log(fillings(world, text, i)[text[i]]) for text in twenty[:10] for i in range(len(text))) / 10
-best_log_p = sum(world.log_prob("".join(text)) for text in twenty[:10]) / 10
+best_pll = sum(math.log(fillings(world, text, i)[text[i]]) for text in twenty[:5] for i in range(len(text))) / 5
+best_log_p = sum(world.log_prob("".join(text)) for text in twenty[:5]) / 5
 print(
-    f"ten of them: BERT's PLL {sum(own[:10]) / 10:.1f}, a perfect reader's PLL {best_pll:.1f}, the true log P {best_log_p:.1f}"
+    f"five of them: BERT's PLL {sum(own[:5]) / 5:.1f}, a perfect reader's PLL {best_pll:.1f}, the true log P {best_log_p:.1f}"
 )
 assert best_pll > best_log_p
 
@@ -844,7 +850,7 @@ print(f"of their pieces, {sure / asked:.0%} can be filled from the word's other 
 assert sure / asked > 0.3
 
 # %% [markdown]
-# (With 1,200 pieces most words are cut; BERT has 30,522 and cuts far fewer. The trap is the same for those that it cuts.) Such gaps teach spelling. So there is **whole-word masking**: if a word is chosen, all its pieces are. `mask_tokens(..., words=…)` does it, given the number of the word that each token belongs to. Here on a sentence that we cut by hand, with the same draws both times:
+# (With 1,200 pieces most words are cut; BERT has 30,522 and cuts far fewer. The trap is the same for those that it cuts.) Such gaps teach spelling. So there is **whole-word masking**: if a word is chosen, all its pieces are. `mask_tokens(..., words=…)` does it, given the number of the word that each token belongs to: the draw for a word's first piece decides for all of them. Here on a sentence that we cut by hand, with the same draws both times:
 
 # %% tags=["nbval-check-output"]
 cut_words = [["a"], ["module"], ["contains"], ["def", "##in", "##itions"], ["and"], ["doc", "##ument", "##ation"]]
@@ -853,7 +859,7 @@ numbers = torch.tensor([[number for number, _ in sentence_pieces]])
 plain_ids = torch.arange(10, 10 + len(sentence_pieces))[None]
 for name, given in (("pieces", None), ("whole words", numbers)):
     print(f"{name}:")
-    for seed in (1, 4, 5):
+    for seed in (0, 8, 19):
         hidden, _ = mask_tokens(
             plain_ids,
             MASK,

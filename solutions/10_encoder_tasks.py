@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 09 (BERT, masked words), 05 (`train`) and 02 (WordPiece). Exercises name the torch calls that they need.
 #
-# **Time** about 90 minutes: seven exercises. All cells together compute for about half a minute.
+# **Time** about 90 minutes: five exercises, 28 more for two that are optional. All cells together compute for about half a minute.
 
 # %% tags=["setup"]
 import random
@@ -104,7 +104,8 @@ votes = (bag.scores[0].weight[1] - bag.scores[0].weight[0]).detach()
 in_texts = Counter(i for ids, _ in labelled for i in set(ids))
 often = [i for i, n in in_texts.items() if n >= 25 and i >= len(SPECIAL)]
 order = sorted(often, key=lambda i: votes[i].item())
-adjectives = [tokenizer.vocab[word] for word in ("terrible", "dull", "not", "but", "great", "wonderful")]
+some = [tokenizer.vocab[word] for word in ("terrible", "dull", "not", "but", "great", "wonderful")]
+adjectives = sorted(some, key=lambda i: votes[i].item())
 chosen = order[:6] + adjectives + order[-6:]
 fig, axis = figure(height=3.9)
 colors = [COLORS["bad"] if votes[i] < 0 else COLORS["good"] for i in chosen]
@@ -193,7 +194,7 @@ config = BertConfig(V, d_model=32, n_layers=1, n_heads=4, d_ff=64, max_len=64, l
 def new_classifier(seed=0, pool=mean_pool, pretrained=None):
     torch.manual_seed(seed)
     model = SequenceClassifier(encoder(config), config, pool)
-    init_weights(model, None, std=0.1)
+    init_weights(model, None, std=0.1)  # larger than BERT's 0.02: its sums have 768 terms, ours 32
     if pretrained is not None:  # all but the head
         model.transformer.load_state_dict(pretrained.transformer.state_dict())
     return model
@@ -417,7 +418,7 @@ axis.text(46, ceiling + 0.01, "no bag of words gets higher", fontsize=9)
 axis.set_xscale("log")
 axis.set_xticks(list(SIZES), [f"{n:,}" for n in SIZES])
 axis.minorticks_off()
-axis.set(xlabel="reviews with a label", ylabel="share right", xlim=(43, 22000), ylim=(0.43, 1.0))
+axis.set(xlabel="reviews with a label", ylabel="share right", xlim=(43, 26000), ylim=(0.43, 1.0))
 axis.set_title("Pretraining pays if it had to learn what the task needs")
 show(
     fig,
@@ -479,7 +480,7 @@ print(", ".join(f"{name} {share:.1%}" for name, share in rates.items()))
 assert rates["free"] > rates["slow"] and rates["frozen"] < 0.72
 
 # %% [markdown]
-# Frozen, the encoder gets about as far as a bag of words: it has learned to guess single words, and whether a whole review is positive was never asked, so no mean of its states says it plainly. "Slow" is the usual advice for large models, whose states are nearly right already and would be spoilt by large steps. Ours has to be rebuilt, and here freedom wins. Which it is for your model, you have to measure.
+# Frozen, the encoder gets about as far as a bag of words: it has learned to guess single words, and whether a whole review is positive was never asked, so no mean of its states says it plainly. "Slow" is the usual advice for large models, whose states are nearly right already and would be spoilt by large steps. Ours has to be rebuilt, and within these 80 steps freedom wins. Which it is for your model, you have to measure.
 #
 # And the pooling? The same encoder with each of the three, 200 labels:
 
@@ -495,7 +496,9 @@ print(", ".join(f"{name} {share:.1%}" for name, share in pooled.items()) + "; me
 #
 # ## When one label is rare
 #
-# Half of our reviews are positive. Real labels are seldom so even. Suppose that only one review in twenty is negative, and those are the ones that you look for:
+# Half of our reviews are positive. Real labels are seldom so even. Suppose that only one review in twenty is negative, and those are the ones that you look for.
+#
+# Three measures more are needed. **Precision** is the share of alarms ("this one is negative") that are right, **recall** the share of the rare ones that are found, and **F1** their harmonic mean, $2PR / (P + R)$, which is large only when both are. "Macro F1" is the mean of the F1 of both labels.
 
 # %%
 from llmkit.evaluation.classification import classification_report
@@ -536,7 +539,7 @@ assert imbalance["always positive"].micro.f1 > 0.94 > imbalance["rare ones weigh
 assert imbalance["rare ones weighted"].per_class[0].recall > imbalance["as they come"].per_class[0].recall
 
 # %% [markdown]
-# Who says "positive" every time gets 95% and has found nothing. The weighted loss finds more of the rare ones, and pays for it with false alarms: its accuracy is the lowest of the three, and by macro F1 it is no gain here. Whether it is one for you depends on what a missed review costs you, and what a false alarm. **Precision** is the share of alarms that are right, **recall** the share of the rare ones that are found, and **F1** their harmonic mean, $2PR / (P + R)$, which is large only when both are. "Macro F1" is the mean of the F1 of both labels. We need these again in a moment.
+# Who says "positive" every time gets 95% and has found nothing. The weighted loss finds more of the rare ones, and pays for it with false alarms: its accuracy is the lowest of the three, and by macro F1 it is no gain here. Whether it is one for you depends on what a missed review costs you, and what a false alarm. We need precision, recall and F1 again in a moment.
 #
 # ## How sure is sure?
 #
@@ -549,12 +552,14 @@ validation_ids, validation_mask, validation_labels = pad_pairs(pairs(reviews.rev
 with torch.no_grad():
     validation_logits = tuned[200](validation_ids, validation_mask)  # (500, 2)
     test_logits = tuned[200](test_ids, test_mask)  # (1000, 2)
+    own_ids, own_mask, own_labels = pad_pairs(random.Random(0).sample(labelled, 200))  # those it was trained on
+    on_its_own = accuracy(tuned[200](own_ids, own_mask).argmax(-1), own_labels)
 confidence = test_logits.softmax(-1).amax(-1)
-print(f"mean confidence {confidence.mean():.1%}, right {right(tuned[200]):.1%}")
-assert confidence.mean() > right(tuned[200]) + 0.08
+print(f"mean confidence {confidence.mean():.1%}, right {right(tuned[200]):.1%}; on its own 200 {on_its_own:.1%}")
+assert on_its_own > 0.9 and confidence.mean() > right(tuned[200]) + 0.08
 
 # %% [markdown]
-# Far too sure. It was trained until nothing was left to learn on its 200 reviews, and there it *was* right every time. The mildest cure changes no answer: divide all logits by one number, the **temperature** T (lesson 07), before the softmax. T is chosen so that reviews which were not used in training, a validation set, get the smallest loss.
+# Far too sure. On the 200 reviews that it was trained on it *is* right about as often as it says; on new ones it says the same and is not. The mildest cure changes no answer: divide all logits by one number, the **temperature** T (lesson 07), before the softmax. T is chosen so that reviews which were not used in training, a validation set, get the smallest loss.
 #
 # ### Exercise 10.3 · fit_temperature · ●●○ · 15 min
 #
@@ -576,7 +581,7 @@ T = fit_temperature(validation_logits, validation_labels)
 both = {"as trained": test_logits.softmax(-1), f"divided by T = {T:.1f}": (test_logits / T).softmax(-1)}
 fig, axes = figure(2, width=6.8, height=3.2, sharey=True)
 errors = {}
-for axis, (name, probs) in zip(axes, both.items(), strict=True):
+for axis, (name, probs), said in zip(axes, both.items(), (": too sure", ""), strict=True):
     rows = reliability_table(probs, test_labels, n_bins=10)
     errors[name] = expected_calibration_error(probs, test_labels, n_bins=10)
     filled = rows.count >= 10
@@ -585,7 +590,7 @@ for axis, (name, probs) in zip(axes, both.items(), strict=True):
     axis.scatter(
         rows.confidence[filled], rows.accuracy[filled], rows.count[filled] / 3 + 8, color=COLORS["model"], zorder=3
     )
-    axis.set(xlabel="confidence", xlim=(0.48, 1.02), ylim=(0.3, 1.02), title=name)
+    axis.set(xlabel="confidence", xlim=(0.48, 1.02), ylim=(0.3, 1.02), title=name + said)
     axis.text(0.98, 0.34, f"mean gap {errors[name]:.2f}", ha="right", fontsize=9)
 axes[0].set_ylabel("share right")
 axes[0].text(0.7, 0.78, "as sure as right", rotation=33, fontsize=9)
@@ -681,7 +686,7 @@ print(Span(0, 2, "PER"), "is a tuple whose parts have names too:", Span(0, 2, "P
 print(parse_tag("B-PER"), parse_tag("O"), "and ValueError for what is no tag")
 
 # %% [markdown]
-# ### Exercise 10.5 · bio_spans · ●●● · 20 min
+# ### Exercise 10.5 · bio_spans · ●●● · 20 min · optional
 #
 # Write `bio_spans(tags, strict)`, which returns a list of `Span`. A span ends before O, before any B-, before an I- of another type, and at the end. An I-X that goes on with nothing begins a span of its own when `strict` is False; when it is True it belongs to none, and neither do the I-X right after it. The docstring has an example of both.
 
@@ -694,7 +699,7 @@ bio_spans = check(bio_spans)
 # %% [markdown]
 # Now the score. A predicted entity is right when start, end and type are *all* right. Half an entity is none. Precision, recall and F1 are those from above, with entities for reviews.
 #
-# ### Exercise 10.6 · F1 by hand · ●○○ · 8 min
+# ### Exercise 10.6 · F1 by hand · ●○○ · 8 min · optional
 #
 # | | | | | | | | |
 # |---|---|---|---|---|---|---|---|
@@ -876,7 +881,7 @@ else:
 
     about = re.compile(r"(?i)\b(lists?|dictionar\w+|strings?|sequences?|items?|keys?|loops?|numbers?)\b")
     paragraphs = dict.fromkeys(" ".join(paragraph.split()) for paragraph in python_docs().split("\n\n"))
-    paragraphs = [p for p in paragraphs if 60 <= len(p) <= 260 and about.search(p) and p[0].isalpha() and p[-1] == "."]
+    paragraphs = [p for p in paragraphs if 60 <= len(p) <= 200 and about.search(p) and p[0].isalpha() and p[-1] == "."]
     minilm, its_tokenizer = llmkit.from_pretrained(Path(package.origin).parent / "model")
     vectors = sentence_vectors(minilm, its_tokenizer, paragraphs, max_len=48)  # (N, 384)
     print(f"{len(paragraphs)} paragraphs, vectors of {vectors.size(1)} numbers, {minilm.n_params():,} parameters")

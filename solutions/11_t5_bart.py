@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 04 (attention, masks), 07 (generation with a cache) and 09 (hiding words). Exercises name the calls that they need.
 #
-# **Time** about 85 minutes: seven exercises, and an eighth that is optional. All cells together run for about half a minute.
+# **Time** about 90 minutes: six exercises, 24 more for two that are optional. All cells together run for about half a minute.
 
 # %% tags=["setup"]
 import math
@@ -83,7 +83,7 @@ for place, p in fits.items():
 #
 # ### Exercise 11.1 · who asks whom · ●○○ · 4 min
 #
-# Two texts of $S = 7$ tokens, the answer so far has $T = 4$ tokens, the width is $C = 48$, in 3 heads of 16 numbers. Give two shapes as lists: that of the cross-attention weights, and that of its keys. `shapes = [[…], […]]`
+# Two texts of $S = 7$ tokens, the answer so far has $T = 4$ tokens, the width is $C = 48$, in 3 heads of 16 numbers. Give two shapes as lists, each with the batch in front: that of the cross-attention weights, and that of its keys after `split_heads` (lesson 04). `shapes = [[…], […]]`
 
 # %%
 shapes = None
@@ -131,12 +131,12 @@ on_padding = cross_attention_maps(tiny, ids, answer)[:, 1, :, :, 3:].sum(-1).mea
 print("logits of the short text in a batch and alone, largest difference:")
 print(f"  with the mask      {(together - alone).abs().max():.5f}")
 print(f"  without it         {(forgotten - alone).abs().max():.5f}")
-print(f"share of the weight that goes to padding without any mask: {on_padding:.0%}")
+print(f"share of the weight that goes to padding, 4 of 7 places, without any mask: {on_padding:.0%}")
 assert torch.allclose(together, alone, atol=1e-4) and torch.equal(right, together)
 assert (forgotten - alone).abs().max() > 0.1
 
 # %% [markdown]
-# No error, and a model trained like that gets a normal loss: it learns to live with padding. Then you answer one text alone, and it is another model. The test for it is the line "in a batch and alone".
+# No error, and training would not show it either: the padding is there in each batch, so the model can learn to live with it. Then you answer one text alone, and it is another model. The test for it is the line "in a batch and alone".
 #
 # The other two facts can be tested too. A later token of the answer may not change an earlier logit, and the *last* token of the text must change the *first*:
 
@@ -154,7 +154,7 @@ assert by_answer.tolist() == [False, False, True, True] and by_text.all()
 # %% [markdown]
 # ## Read once, write many
 #
-# While an answer is written, the decoder's own keys and values grow by one token a step, as in lesson 07. Those of the memory do not change at all. So they are computed at the first step and kept: `cache.memory` in the code above. We count what goes through `k_proj` of the cross-attention while 20 tokens are written.
+# While an answer is written, the decoder's own keys and values grow by one token a step, as in lesson 07. Those of the memory do not change at all. So they are computed at the first step and kept: `cache.memory` in the code above. We count the tokens that go through `k_proj` of one layer's cross-attention while 20 tokens are written.
 
 # %% tags=["nbval-check-output"]
 from llmkit.generation.generate import generate
@@ -168,7 +168,9 @@ for use_cache in (False, True):
     hook.remove()
     counts[use_cache] = sum(seen)
 assert torch.equal(texts[True], texts[False])
-print(f"keys made of the text of 30 tokens: {counts[False]} without a cache, {counts[True]} with; the same answer")
+print(
+    f"keys made of the text of 30 tokens, in one layer: {counts[False]} without a cache, {counts[True]} with; the same answer"
+)
 
 # %% [markdown]
 # `tiny.given(text)` reads the text and gives back a `ConditionalLM`. It is called as any causal language model is: tokens so far in, logits out. So everything of lesson 07 works on it unchanged: sampling, beams, even speculation.
@@ -337,7 +339,7 @@ assert set(shares["reference", 24]) == {0.0, 1.0} and shares["noise_mask", 24].m
 #
 # Infilling is the one to look at. Lengths of spans are drawn from a Poisson distribution of mean 3, and a length may be 0: then a mask is put where nothing is missing. So a mask says "something may be missing here", no more. It did best in the paper, and the published BART uses it (30% of the tokens) together with sentence permutation.
 #
-# ### Exercise 11.6 · replace_spans · ●●○ · 12 min
+# ### Exercise 11.6 · replace_spans · ●●○ · 12 min · optional
 #
 # Write `replace_spans(ids, spans, mask_id)`. A span is a pair (first token, number of tokens); they come in order and do not overlap. Each becomes one `mask_id`, also one of 0 tokens: that takes nothing away and puts a mask *before* its first token (`(len(ids), 0)` puts one at the end). Two spans that touch leave two masks. Spans that overlap, are out of order, or reach beyond the text raise ValueError.
 
@@ -348,7 +350,7 @@ from llmkit.data.corruption import replace_spans
 replace_spans = check(replace_spans)
 
 # %% [markdown]
-# All of it on one text, with each word tinted by the sentence it comes from. A red line marks a place where words that were not neighbours meet: the model sees no such line, only you do. The first of infilling's masks stands for nothing, the second for three words, the third for two.
+# All of it on one text, with each word tinted by the sentence it comes from. A red line marks a place where words meet that were not neighbours, or where the text now begins or ends and did not before: the model sees no such line, only you do. The first of infilling's masks stands for nothing, the second for three tokens, the third for two.
 
 # %%
 from llmkit.data.corruption import delete_tokens, infill, permute_sentences, rotate
@@ -447,7 +449,7 @@ from llmkit.training.losses import shift_right
 shift_right = check(shift_right)
 
 # %% [markdown]
-# How wonderful? We train a small T5 to repair our stories, once with the shift and once without. First the stories as ids. (They are of 30 tokens on average: right inside the trap, so `noise_mask` it is.)
+# How wonderful? We train a small T5 to repair our stories, once with the shift and once without. First the stories as ids. (Two in five of them are short enough for the trap, so `noise_mask` it is.)
 
 # %%
 from llmkit.data.batches import index_batches, pad, pad_pairs, pair_batches
@@ -461,8 +463,8 @@ documents = [world.sample(draw) for _ in range(4500)]
 
 
 def asked(document, rng):
-    """One question about how the story ends, in front of the story, and its answer."""
-    question, answer = rng.choice(story_questions(document))
+    """Who has the thing, or where is it? The question in front of the story, and the answer."""
+    question, answer = rng.choice([pair for pair in story_questions(document) if not pair[0].startswith("What")])
     return f"{question} {document.text}", f" {answer}"
 
 
@@ -513,7 +515,7 @@ def fit(model, batches, n_steps, lr, loss):
     return run_training(model, batches, n_steps, lr, loss=loss, optimizer=optimizer, progress=False).losses
 
 
-from llmkit.course.checks.lesson_11 import not_shifted
+from llmkit.course.checks.lesson_11 import not_shifted  # the function as it was before you mended it
 
 broken, curves = {}, {}
 for name, shift in (("shifted", shift_right), ("not shifted", not_shifted)):
@@ -614,16 +616,16 @@ assert [model.n_params() for model in models.values()] == [60_506_624, 222_903_5
 #
 # ## The experiment: what is it worth?
 #
-# We pretrain on 4,000 stories without labels, in three ways, and then teach a task from 100 labelled examples: a question in front of a story ("Who has the lamp?", "Where is …", "What does it look like?"), answered in a word or two. Measured is the share of 300 unread stories whose answer is right to the last token.
+# We pretrain on 4,000 stories without labels, in three ways, and then teach a task from 100 labelled examples: a question in front of a story ("Who has the lamp?" or "Where is the lamp?"), answered in one to four words. Measured is the share of 300 unread stories whose answer is right to the last token.
 #
 # - **span corruption**: an encoder-decoder with 1 + 1 layers; 15% of the tokens, `noise_mask`
 # - **infilling**: the same model; 30% of the tokens, writes the whole story
 # - **next token**: a decoder-only model of 2 layers, reads the same stories from left to right
 # - **controls**: both kinds of model without any pretraining
 #
-# **Equal compute** means here: the same number of floating-point operations in pretraining, as torch counts them. Infilling writes more, so it gets fewer steps. The fine-tuning is the same for all: 45 steps. The question is put in T5's own form, with a sentinel: `<0> Who has the lamp? …` is answered by `<0> Anna`. (For the decoder-only model question and story are followed by `<answer>`, and only the answer counts in the loss.)
+# **Equal compute** means here: the same number of floating-point operations in pretraining, as torch counts them. Infilling writes more, so it gets fewer steps. The fine-tuning is the same for all: 75 steps. The question is put in T5's own form, with a sentinel: `<0> Who has the lamp? …` is answered by `<0> Anna`. (For the decoder-only model question and story are followed by `<answer>`, and only the answer counts in the loss.)
 #
-# Which order do you expect? Write down the shares.
+# Which order do you expect? Write down the shares, from 0 to 1.
 
 # %%
 guess = {
@@ -726,9 +728,9 @@ arms = {
 }
 cost = {name: flops(build, make, loss) for name, (build, make, loss) in arms.items() if make is not None}
 budget, SEEDS = 120 * cost["span corruption"], (0, 1, 2)
-about_look = np.array([text.startswith("What") for text, _ in held_out])
+about_who = np.array([text.startswith("Who") for text, _ in held_out])
 scores, kept, by_kind = {}, {}, {}
-print(" " * 36 + "right, three seeds     mean   look  who, where")
+print(" " * 36 + "right, three seeds     mean    who  where")
 for name, (build, make_pair, loss) in arms.items():
     n_steps = round(budget / cost[name]) if make_pair else 0
     for seed in SEEDS:
@@ -736,31 +738,28 @@ for name, (build, make_pair, loss) in arms.items():
         if make_pair:
             fit(model, noisy_batches(make_pair, seed), n_steps, 0.05, loss)
         as_pair = causal_pair if build is decoder_only else question_pair
-        fit(model, pair_batches([as_pair(*pair) for pair in labelled], BATCH, seed), 45, 0.03, loss)
+        fit(model, pair_batches([as_pair(*pair) for pair in labelled], BATCH, seed), 75, 0.025, loss)
         right = answered(model)
         scores[name, seed], kept[name, seed] = right.mean(), model
-        by_kind[name, seed] = right[about_look].mean(), right[~about_look].mean()
+        by_kind[name, seed] = right[about_who].mean(), right[~about_who].mean()
     mean = np.mean([scores[name, seed] for seed in SEEDS])
-    look, who = np.mean([by_kind[name, seed] for seed in SEEDS], axis=0)
+    who, where = np.mean([by_kind[name, seed] for seed in SEEDS], axis=0)
     print(f"{name:25} {n_steps:3} steps   " + "  ".join(f"{scores[name, seed]:4.0%}" for seed in SEEDS)
-          + f"   {mean:7.0%} {look:6.0%} {who:6.0%}" + (f"   your guess {guess[name]:.0%}" if guess[name] is not None else ""))  # fmt: skip
+          + f"   {mean:7.0%} {who:6.0%} {where:6.0%}" + (f"   your guess {guess[name]:.0%}" if guess[name] is not None else ""))  # fmt: skip
 print(
     f"parameters: {encoder_decoder(0).n_params():,} and {decoder_only(0).n_params():,}; tokens of stories in pretraining with spans: {120 * BATCH * tokens_each:,.0f}"
 )
 asked_for = {make.__name__: np.mean([(next(noisy_batches(make, seed))[2] != IGNORE).sum() / BATCH for seed in range(8)])
              for make in (spans, infilling)}  # fmt: skip
 print("tokens to be written for each story: " + ", ".join(f"{name} {count:.0f}" for name, count in asked_for.items()))
-who = {name: np.mean([by_kind[name, seed][1] for seed in SEEDS]) for name in arms}
-assert who["span corruption"] > who["no pretraining"]
-assert (
-    who["infilling"] > who["no pretraining"] + 0.05
-    and who["decoder-only, next token"] > who["decoder-only, none"] + 0.05
-)
+means = {name: np.mean([scores[name, seed] for seed in SEEDS]) for name in arms}
+assert means["span corruption"] > means["no pretraining"]
+assert means["infilling"] > means["no pretraining"] + 0.05
+assert means["decoder-only, next token"] > means["decoder-only, none"] + 0.1
 assert asked_for["infilling"] > 4 * asked_for["spans"]
 
 # %%
 fig, axis = figure(height=2.9)
-means = {name: sum(scores[name, seed] for seed in SEEDS) / len(SEEDS) for name in arms}
 for row, name in enumerate(reversed(arms)):
     color = COLORS["control"] if arms[name][1] is None else COLORS["model"]
     axis.barh(row, means[name], color=color, height=0.6, alpha=0.55)
@@ -771,7 +770,7 @@ axis.set_yticks(range(len(arms)), list(reversed(arms)))
 axis.set(
     xlabel="unread questions answered right (dots: three seeds)",
     xlim=(0, 1),
-    title="Seeds differ as much as kinds of pretraining",
+    title="In the mean, each kind of pretraining beats its control",
 )
 show(
     fig,
@@ -781,47 +780,56 @@ show(
 )
 
 # %% [markdown]
-# Read the columns from the right.
+# In the mean each kind of pretraining is better than its control. The two right columns of the table say more:
 #
-# - **Who and where**: the answer has to be found among several names and things. Each kind of pretraining does better here than its control; the two that write every token gain most.
-# - **What it looks like**: a story holds just one word of this sort, so it is enough to know the eight words. Here the controls are good already, and the decoder-only model is *worse* after pretraining. I do not know why.
-# - In the mean of both, infilling is ahead, but its dots overlap with all others. Three seeds are too few to put the rest in an order.
+# - **Who**: a story has two names, so a coin between them would be right in half of the cases. Only one model is far above the coin: the decoder-only model that has learned to write the next token.
+# - **Where**: here both kinds of pretraining help the encoder-decoder. The decoder-only model loses; with five seeds more it was even. I do not know why.
 #
-# Span corruption came out weaker than I had expected from the paper, where it is as good as any other kind and cheaper. One reason can be counted: for the same story it asks for less than a quarter of the tokens that infilling asks for. It is cheap for each story, and it lives on many stories. T5 read $2^{35}$ tokens, 34 billion (section 3.1.2 of the paper); ours has read fewer than 60,000.
+# I had expected something else from the paper. There an encoder-decoder is better than a decoder-only model at equal cost (section 3.2), and span corruption is as good as any other kind and cheaper (section 3.3). Here the decoder-only model is ahead, and span corruption is behind infilling. One reason for the latter can be counted: for the same story it asks for less than a quarter of the tokens that infilling asks for. It is cheap for each story, and it lives on many stories. T5 read $2^{35}$ tokens, 34 billion (section 3.1.2 of the paper); ours has read fewer than 60,000.
 #
-# **What this run can show**: that a model taught to write whole stories finds answers in stories sooner, with a hundred labelled examples, than one that starts from nothing. **What it cannot show**: which kind is better for a model of any useful size. And the setting was chosen: I made more than twenty trials, on this task and others, and kept one that learns something in seconds. Infilling was ahead of no pretraining in most of them, not in all; the order of the others changed from trial to trial. With a decoder-only model of one layer, pretraining lost to its control. And in a trial with AdamW in place of Muon (it learns more slowly here) both kinds of the encoder-decoder came out *worse* than no pretraining at all. Whoever reports one such table, without controls and seeds, can report what they like.
+# **What this run can show**: that each kind of pretraining is worth something here. With five seeds more each kind was again above its control in the mean, and infilling above span corruption; in one seed of the eight, span corruption was just below its control. **What it cannot show**: which kind is better for a model of any useful size.
+#
+# And the setting was chosen: I made more than twenty trials, on this task and others, and kept one that learns something in seconds. In one of them a third kind of question was asked ("What does the lamp look like?") and the fine-tuning was shorter: the seeds differed more than the kinds of pretraining, and the decoder-only model gained nothing. In another, with AdamW in place of Muon (it learns more slowly here), both kinds of the encoder-decoder came out *worse* than no pretraining at all. Whoever reports one such table, without controls and seeds, can report what they like.
 #
 # ## Where the answer comes from
 #
-# Cross-attention can be looked at, like any other. We take the best of the infilling models. At the second step the decoder has read `<0>` and has to give the answer's first word. Where does it look in question and story? (`cross_attention_maps` records only the layers that are called `cross_attn`.) First over all held-out questions: how much weight lies on the places where the answer's first word stands?
+# Cross-attention can be looked at, like any other. We take the best of the infilling models. At the second step the decoder has read `<0>` and has to give the answer's first word. Where does it look in question and story? (`cross_attention_maps` records only the layers that are called `cross_attn`.) First over all held-out questions: how much weight lies on the places where the answer's first word stands? And, for "Who", on the name that the model writes, right or wrong?
 
 # %%
 best = max(SEEDS, key=lambda seed: scores["infilling", seed])
 reader = kept["infilling", best]
+ids, mask, labels = pad_pairs([question_pair(*pair) for pair in held_out])
+before, wanted = shift_right(labels, PAD, PAD), labels[:, 1:2]  # (N, T), (N, 1)
 
 
 @torch.no_grad()
-def on_the_answer(model):
-    """(N, H) weight on the places of the answer's first word, (N,) share of the text that they are, (N,) is it right?"""
-    ids, mask, labels = pad_pairs([question_pair(*pair) for pair in held_out])
-    before, wanted = shift_right(labels, PAD, PAD), labels[:, 1:2]  # (N, T), (N, 1)
-    there = ids == wanted  # (N, S)
-    looks = cross_attention_maps(model, ids, before, mask)[-1, :, :, 1]  # (N, H, S)
-    right = model(ids, before, mask)[:, 1].argmax(-1) == wanted[:, 0]
-    return (looks * there[:, None]).sum(-1), there.sum(-1) / mask.sum(-1), right
+def first_word(model):
+    """The answer's first word as the model writes it (N, 1), and where it looks then (N, H, S)."""
+    return model(ids, before, mask)[:, 1:2].argmax(-1), cross_attention_maps(model, ids, before, mask)[-1, :, :, 1]
 
 
-untrained, places, _ = on_the_answer(encoder_decoder(best))
-looks, _, right = on_the_answer(reader)
-top = int(looks.mean(0).argmax())
-print(f"share of the text that is the answer's word: {places.mean():.0%}")
-for name, weights in (("untrained", untrained), ("trained", looks)):
+def weight_on(word, looks):
+    """The weight (N, H) on all places where word (N, 1) stands."""
+    return (looks * (ids == word)[:, None]).sum(-1)
+
+
+written, looks = first_word(reader)
+right, on_answer = (written == wanted)[:, 0], weight_on(wanted, looks)
+untrained = weight_on(wanted, first_word(encoder_decoder(best))[1])
+places = ((ids == wanted).sum(-1) / mask.sum(-1)).mean()
+print(f"share of the text that is the answer's word: {places:.0%}")
+for name, weights in (("untrained", untrained), ("trained", on_answer)):
     print(
         f"weight on it, {name:9} "
         + ", ".join(f"head {h}: {share:.0%}" for h, share in enumerate(weights.mean(0).tolist()))
     )
-print(f"head {top}, trained: {looks[right, top].mean():.0%} where the answer is right ({int(right.sum())} questions), "
-      f"{looks[~right, top].mean():.0%} where it is wrong ({int((~right).sum())})")  # fmt: skip
+top = int(on_answer.mean(0).argmax())
+who = torch.from_numpy(about_who)
+print(
+    f"head {top}, “Who”, answered right ({int((who & right).sum())}): {on_answer[who & right, top].mean():.0%} on the right name"
+)
+print(f"head {top}, “Who”, answered wrong ({int((who & ~right).sum())}): {on_answer[who & ~right, top].mean():.0%} on the right name, "
+      f"{weight_on(written, looks)[who & ~right, top].mean():.0%} on the one that is written")  # fmt: skip
 without = []
 for head in range(HEADS):  # lesson 04's surgery: this head brings back nothing
 
@@ -831,36 +839,44 @@ for head in range(HEADS):  # lesson 04's surgery: this head brings back nothing
         return (x,)
 
     hook = reader.decoder.blocks[0].cross_attn.o_proj.register_forward_pre_hook(silence)
-    without.append(on_the_answer(reader)[2].float().mean().item())
+    without.append((first_word(reader)[0] == wanted).float().mean().item())
     hook.remove()
-assert looks.mean(0)[top] > 4 * places.mean() > 2 * untrained.mean(0)[top] and without[top] < right.float().mean() - 0.1
 print(
     f"first word right: {right.float().mean():.0%}; without head "
     + ", ".join(f"{h}: {share:.0%}" for h, share in enumerate(without))
 )
+missed = int(np.argmin(without))
+on_words = torch.zeros(len(vocabulary)).index_add_(0, ids.flatten(), looks[:, missed].flatten()) / len(ids)
+print(
+    f"head {missed} is missed most; it has {on_words.max():.0%} of its weight on “{vocabulary[int(on_words.argmax())].strip()}”"
+)
+assert on_answer.mean(0)[top] > 4 * places > 2 * untrained.mean(0)[top]
+assert without[top] < right.float().mean() and without[missed] < right.float().mean() - 0.1
 
 # %%
 from llmkit.viz.attention import draw_attention
 
 one = next(
-    i for i, (text, answer) in enumerate(held_out) if right[i] and text.startswith("What") and len(split(text)) < 36
-)
-ids, answer = (torch.tensor([part]) for part in question_pair(*held_out[one]))
-heads = cross_attention_maps(reader, ids, shift_right(answer, PAD, PAD))[-1, 0, :, 1]  # (H, S)
+    i for i, (text, answer) in enumerate(held_out)
+    if right[i] and about_who[i] and on_answer[i, top] > 0.9 and len(split(text)) < 36
+)  # fmt: skip
+row = looks[one, :, mask[one]]  # (H, S)
 fig, axis = figure(width=7.2, height=2.3)
-image = draw_attention(axis, heads, [f"head {h}" for h in range(HEADS)], [vocabulary[i] for i in ids[0]])
+image = draw_attention(axis, row, [f"head {h}" for h in range(HEADS)], [vocabulary[i] for i in ids[one, mask[one]]])
 axis.tick_params(axis="x", labelsize=8)
 fig.colorbar(image, ax=axis, label="weight")
 axis.set_title(f"Head {top} looks at the word that is to be written, “{held_out[one][1].strip()}”")
-where = (ids[0] == answer[0, 1]).nonzero()[:, 0].tolist()
+where = (ids[one, mask[one]] == wanted[one]).nonzero()[:, 0].tolist()
 show(
     fig,
-    alt=f"Four heads by {ids.size(1)} tokens of question and story. The answer stands at places {where}; head {top} gives them "
-    f"{heads[top, where].sum():.2f} of its weight, the other heads {', '.join(f'{heads[h, where].sum():.2f}' for h in range(HEADS) if h != top)}.",
+    alt=f"Four heads by {int(mask[one].sum())} tokens of question and story. The answer stands at places {where}; head {top} gives them "
+    f"{row[top, where].sum():.2f} of its weight, the other heads {', '.join(f'{row[h, where].sum():.2f}' for h in range(HEADS) if h != top)}.",
 )
 
 # %% [markdown]
-# One head has learned to go to the word that is about to be written, and there is a clean sign that it matters: where the answer is wrong, this head has nearly nothing on it. Taking it out costs much of what the model can do. But read the last line of the output too: another head, with much less of its weight on the answer, is missed at least as much. As in lesson 04, a map is a hypothesis; the surgery is the test.
+# A head has learned to go to the word that is about to be written, and there is a sign that it matters: where a "Who" question is answered wrongly, this head is on the wrong name, and that name is written. Taking the head out costs much of what the model can do.
+#
+# But read the last two lines of the output too. The head that is missed most has next to nothing on the answer. It looks at the same word in every story, so it brings back much the same thing each time, and the layers behind it have got used to that. As in lesson 04, a map is a hypothesis and the surgery is the test; and the surgery does not tell a head that finds something from one that the others only rely on.
 #
 # ## Nothing is lost (optional)
 #

@@ -5,7 +5,7 @@
 #
 # **Before** you start: lesson 11 (encoder and decoder, cross-attention, `given`, teacher forcing), 07 (greedy, beams), 01 (n-grams). From torch you need `log_softmax`, `gather`, `masked_fill`.
 #
-# **Time** about 90 minutes: six exercises, and a seventh that is optional. Training takes about twenty seconds.
+# **Time** about 90 minutes: five exercises, 27 more for two that are optional. All cells together run for about 40 seconds, half of it training.
 
 # %% tags=["setup"]
 import copy
@@ -102,7 +102,7 @@ def alternating(seed):
 torch.manual_seed(0)
 config = T5Config(len(vocabulary), d_model=64, n_layers=2, n_heads=4, head_dim=16, d_ff=128)
 model = t5(config)
-torch.nn.init.normal_(model.encoder.embed.tokens.weight, std=0.5)
+torch.nn.init.normal_(model.encoder.embed.tokens.weight, std=0.5)  # half of T5's own
 history = train(
     model, alternating(seed=0), N_STEPS, lr=0.01, loss=seq2seq_loss, optimizer=Muon(model, 0.01, adamw_lr=0.03),
     evaluate=copy.deepcopy, evaluate_at=[HALF], progress=False,
@@ -145,7 +145,7 @@ scores = {name: {task: exact(found, task) for task, found in written[name].items
 print("exactly right, of 300    half trained   trained")
 for task in test:
     print(f"{task:24} {scores['half'][task]:11.1%} {scores['whole'][task]:9.1%}")
-assert scores["whole"]["translation"] > 0.9 and scores["whole"]["sentiment"] > 0.85
+assert scores["whole"]["translation"] > 0.9 and scores["whole"]["sentiment"] > 0.7  # four seeds: 96%, 77% at the least
 
 # %% [markdown]
 # So the questions of this lesson: **what does a prefix do, how does one measure a text against another, and when is a good number a good answer?**
@@ -191,7 +191,7 @@ for name, (what, p) in likely.items():
 assert [likely[SHOWN[p]][0] for p in PREFIXES] == ["positive", "films", "A good", "huhopi"]
 
 # %% [markdown]
-# In four panels one bar has nearly everything. In the last one nothing tells what is wanted, and the model has never seen such an input: it divides its belief among several jobs. It cannot ask; written greedily, the answer is that of the longest bar.
+# ("Others" is what is left for any other beginning.) In four panels one bar has nearly everything. In the last one nothing tells what is wanted, and the model has never seen such an input: it divides its belief among several jobs. It cannot ask; written greedily, the answer is that of the longest bar.
 #
 # ### Break it: no prefixes in training
 #
@@ -226,7 +226,7 @@ for with_prefix in (True, False):
         ", ".join(f"{task} {part.sum():.2f}" for task, part in zip(GROUPS, p, strict=True)),
     )
     if not with_prefix:
-        assert all(0.2 < part.sum() < 0.47 for part in p)
+        assert all(0.15 < part.sum() < 0.5 for part in p)
 
 # %% [markdown]
 # With prefixes ("classify kind:" in front of all these) the model knows which of the three is meant. Without them it gives each task about a third, which is right: a third of its training answers were of that kind. No architecture can do better. **The task has to stand in the input, because there is no other place where the model could read it.** A head for each task would be such another place; a prefix needs no new weights.
@@ -250,7 +250,7 @@ from llmkit.data.mixture import mixing_rates
 mixing_rates = check(mixing_rates)
 
 # %%
-counted = {"translation": 16_000, **{task: len(train_examples[task]) for task in REVIEW_TASKS}}
+counted = {task: len(found) for task, found in train_examples.items()}
 for name, rates in {
     "one pot": mixing_rates(counted),
     "limit 5,000": mixing_rates(counted, limit=5000),
@@ -262,7 +262,7 @@ ours = {"translation": 0.5} | {task: 0.5 * counted[task] / in_reviews for task i
 print("what we did    " + "  ".join(f"{task} {rate:.2f}" for task, rate in ours.items()))
 
 # %% [markdown]
-# (Shares of batches or of examples: with 32 and 30 in a batch it is about the same.) The kinds of reviews got next to nothing, and had learnt nearly all there is to learn by the middle of the training. Sentiment and summaries had not. And counting examples is not enough. This is what each half of the batches looked like from the optimizer's side:
+# (Shares of batches or of examples: with 32 and 30 in a batch it is about the same.) The task `kind` got next to nothing, and still had learnt nearly all there is to learn by the middle of the training. Sentiment and summaries had not. So counting examples is not enough. This is what each half of the batches looked like from the optimizer's side:
 
 # %%
 fig, axes = figure(2, height=2.9)
@@ -363,7 +363,7 @@ print(f"sentences that are no reviews: always a label; for {sure:.0%} of them P(
 print("   ", odd[0], "->", chosen[0])
 
 # %% [markdown]
-# On reviews the two ways agree: the model has learnt that this prefix is followed by one of two words. Sentences that are no reviews have no sentiment, for the most part. Here free writing often writes something that is no label, and the two labels together have little probability: both are signs that something is amiss. The choice among labels shows neither, it names one of the two as always. **Constraining guarantees the form of an answer; whether the question made sense, it cannot tell.** Keep the sum of the probabilities beside it.
+# On reviews the two ways agree: the model has learnt that this prefix is followed by one of two words. Sentences that are no reviews have no sentiment, for the most part. For nearly half of them the model, writing freely, says something that is no label, and the two labels together have little probability: both are signs that something is amiss. For the others it is sure of a label for which there is no reason; models trained with three other seeds were so for nearly all of these sentences. The choice among labels shows none of this, it names one of the two as always. **Constraining guarantees the form of an answer; whether the question made sense, it cannot tell.** Keep the sum of the probabilities beside it: a low one is a warning, a high one proves nothing.
 #
 # ### Is it better than counting words?
 #
@@ -400,7 +400,7 @@ majority = max(Counter(example.target for example in test["sentiment"]).values()
 print(
     f"majority {majority:.1%}, bag of words {sum(bag_right) / 300:.1%}, its ceiling {bag_of_words_ceiling():.1%}, T5 {sum(model_right) / 300:.1%}"
 )
-assert majority < sum(bag_right) / 300 < bag_of_words_ceiling() + 0.05 < sum(model_right) / 300
+assert majority < sum(bag_right) / 300 < min(bag_of_words_ceiling(), sum(model_right) / 300 - 0.05)
 
 # %%
 by_form = {f: [[r[i] for i in range(300) if forms[i] == f] for r in (bag_right, model_right)] for f in set(forms)}
@@ -433,7 +433,7 @@ show(
 print({form: [round(value, 2) for value in pair] for form, pair in shares.items()})
 
 # %% [markdown]
-# The bag is far below its ceiling, and one row says why. "Not at all dull" is judged worse than by a coin: a linear classifier *adds up* what the words say, so "not" can make every review a little better or worse, but it cannot turn "dull" around. (A classifier on the same bag that knew pairs of words could; the ceiling is for these.) In "contrast", "corrected" and "others" no bag can do better than a coin. The transformer sees the order. What it has learnt last, and least well, is negation.
+# The bag is far below its ceiling, and one row says why. "Not at all dull" is judged worse than by a coin: a linear classifier *adds up* what the words say, so "not" can make every review a little better or worse, but it cannot turn "dull" around. (The ceiling is for any rule that sees only which words there are. One that knew pairs, such as "not" together with "dull", would come closer to it.) In "contrast", "corrected" and "others" no bag can do better than a coin. The transformer sees the order. What it has learnt least well is negation, and then "corrected". (How well differs from run to run: four seeds, the one above among them, came to 77% to 93% in all. Every one of them beats the bag, three of the four beat its ceiling.)
 #
 # For the *kind* of review, on the other hand, one word is enough: each review names its subject, and there are eight of these. The 100% in the table above says nothing about a model, since a list of eight words would get it too. Compare first.
 #
@@ -543,7 +543,7 @@ print(
 assert forced_share > free_share + 0.2 and free[same].float().mean() > free_share + 0.2
 
 # %% [markdown]
-# The first comparison is dramatic: behind a mistake, most is wrong. The third line takes the greater part of it back. In the answers that have as many tokens as they should, most of what follows is right, and some tokens on there is no difference left to see. What looked like confusion is mostly this: one token too few, and everything behind it stands one place further left and counts as wrong. **We measured places, not answers.** So let us count by *edits*: how many tokens have to be put in, taken out or replaced to make the right answer.
+# The first comparison is dramatic: behind a mistake, most is wrong. The third line takes the greater part of it back. In the answers that have as many tokens as they should, most of what follows is right, and some tokens on there is no difference left to see. (These sentences are a choice: a model that has lost its place seldom ends on time. The next cell counts all of them.) What looked like confusion is mostly this: one token too few, and everything behind it stands one place further left and counts as wrong. **We measured places, not answers.** So let us count by *edits*: how many tokens have to be put in, taken out or replaced to make the right answer.
 
 
 # %%
@@ -630,7 +630,7 @@ print(f"mean of the precisions {mean:.3f}, brevity penalty {penalty:.3f}, BLEU {
 assert abs(100 * mean * penalty - bleu([translation], [[reference]]).score) < 1e-9
 
 # %% [markdown]
-# Every word of this translation is right, and it scores less than half. With one word left out in the middle four of the quadruples around it are gone. So a BLEU of 40 does not mean that 40% is right. It is a number to compare systems with, on the same test set with the same tokens.
+# Every word of this translation is right, and it scores less than half. Two words are left out, and four of the six quadruples do not match any more, because each gap breaks all quadruples across it. So a BLEU of 40 does not mean that 40% is right. It is a number to compare systems with, on the same test set with the same tokens.
 #
 # What do the numbers mean for *our* language? Besides the two models we score answers whose faults we know: the English sentence copied; the right words in English order; the right stems in the right order without any endings. **chrF** does the same as BLEU with letters, up to six neighbours, and counts recall too.
 
@@ -720,7 +720,7 @@ print(
 )
 
 # %% [markdown]
-# (`paired_bootstrap` from lesson 10 draws test sentences again and again, with repetition, and looks how much the difference changes.) Where the model is sure, beams find what greedy finds, or nearly. Where it is not, the second beam helps a little, and six more hardly add to it. What no beam can do is find what the model does not believe in.
+# (`paired_bootstrap` from lesson 10 draws test sentences again and again, with repetition, and looks how much the difference changes.) Where the model is sure, beams find what greedy finds, or nearly. Where it is not, the second beam helps a little here, and six more hardly add to it. (In half-trained models from three other seeds eight beams gained 3.0, 1.0 and -0.2: look at the interval.) What no beam can do is find what the model does not believe in.
 #
 # In large translation systems something odd was found: beyond some width answers get *worse*, because the most probable text of all is often far too short, or empty (the "beam search curse"; Koehn and Knowles 2017, section 3.6; Stahlberg and Byrne 2019). **In our language it does not show.** A sentence here has one right translation and a definite end, so a model that knows the language at all puts little probability on stopping early. Where the answer is more open, expect it.
 #
@@ -826,7 +826,7 @@ show(
 print(shown.english(), "->", shown.tolk())
 
 # %% [markdown]
-# Nobody told the model which words belong together. It found out because looking at the right word makes the next one easier to guess. From top to bottom the eye jumps as the grammar demands: to the end for the time, back to the subject (noun before adjective), forward to the receiver, and to the verb last.
+# Nobody told the model which words belong together. It found out because looking at the right word makes the next one easier to guess. From top to bottom the eye jumps as the grammar demands: to the end for the time, back to the subject (noun before adjective), forward to the receiver, back to the gift, and to the verb last.
 #
 # But be careful with such a picture. How the heads share the work is an accident of the training: in another run, with another seed, the best head came to 77% and the mean of all eight to 90%. A head with a low share is not useless. And a weight says where a head looks, not what it takes from there: what is read at one place may have come there, in the encoder, from another. A row that misses the right word may have found what it needs at a neighbour.
 #
@@ -838,9 +838,9 @@ print(shown.english(), "->", shown.tolk())
 #
 # For texts $a$ and $b$ let $L_{ij}$ be the length for the first $i$ words of $a$ and the first $j$ of $b$. If the last of these words are equal, use both: $L_{ij} = L_{i-1,j-1} + 1$. If not, at least one of them is not used: $L_{ij} = \max(L_{i-1,j}, L_{i,j-1})$. Nothing has anything in common with an empty text.
 #
-# ### Exercise 12.7 · lcs_length · ●●● · 15 min
+# ### Exercise 12.7 · lcs_length · ●●● · 15 min · optional
 #
-# Write `lcs_length(a, b)` for two sequences (lists or strings), either of which may be empty. The result is a whole number.
+# Write `lcs_length(a, b)` for two sequences (lists or strings), either of which may be empty. The result is a whole number. Fill a table of $L_{ij}$, or keep its last row; a plain recursion asks for the same $L_{ij}$ again and again, and is too slow for the texts of 70 words that the check has.
 
 # %% tags=["exercise"]
 from llmkit.evaluation.rouge import lcs_length
@@ -893,6 +893,7 @@ STRANGE = [
     "translate to English: ", "summarize translate: ", "what is the kind of this? ", "do nothing: ",
 ]  # fmt: skip
 KINDS = {example.target for example in train_examples["kind"]}
+tolk = {token for example in train_examples["translation"] for token in vocabulary.tokens_of(example.target)}
 
 
 def kind_of_answer(answer):
@@ -900,7 +901,9 @@ def kind_of_answer(answer):
         return "sentiment"
     if answer in KINDS:
         return "kind"
-    return "summary" if answer.startswith("A ") else "Tolk"
+    if answer.startswith("A "):
+        return "summary"
+    return "Tolk" if tolk.issuperset(vocabulary.tokens_of(answer)) else "something else"
 
 
 some = [text for text in reviews_read if text != SENTENCE][:50]
@@ -910,7 +913,7 @@ for prefix in STRANGE:
     print(f"{prefix!r:32} -> {answers[0]:30.30} {', '.join(f'{n} {kind}' for kind, n in counts)}")
 
 # %% [markdown]
-# It never says that it does not know the task. It has four kinds of answers, and every input gets one of them, chosen by whatever known words the prefix shares with those of the training. A new spelling ("summarise") is a new word, in letters. Our model has learnt four words of command, not to follow instructions. Models that do are trained on very many tasks in very many phrasings, and then a new phrasing is near an old one: lesson 16.
+# It never says that it does not know the task. It has four kinds of answers, and nearly every input gets one of them (a few get a mixture, half Tolk and half a label), chosen by whatever known words the prefix shares with those of the training. A new spelling ("summarise") is a new word, in letters. Our model has learnt four words of command, not to follow instructions. Models that do are trained on very many tasks in very many phrasings, and then a new phrasing is near an old one: lesson 16.
 #
 # The same holds for the *content*. Tolk has a word for "movie" and none for "meal":
 
@@ -1026,7 +1029,7 @@ def story_tasks(device, n, n_test, n_steps, batch, d_model, n_layers):
 #
 # <details><summary>You add a fifth task to our model, with 200 examples, all into one pot with the others. What happens, and what can be done?</summary>
 #
-# It gets less than one example in a hundred, so it is hardly learnt. Give it a larger share by a limit on the others or by a temperature; its examples are then seen more often, so watch whether it learns them by heart.
+# It gets about one example in a hundred, so it may hardly be learnt. Give it a larger share by a limit on the others or by a temperature; its examples are then seen more often, so watch whether it learns them by heart.
 # </details>
 #
 # <details><summary>A model's translations have a BLEU of 35 and a brevity penalty of 0.6. What would you look at first?</summary>

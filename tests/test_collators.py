@@ -1,13 +1,16 @@
 """Masking and corruption: equal to their references draw by draw, and what is written is what was taken."""
 
+import itertools
 import math
+import struct
+import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from llmkit.data.batches import pad_pairs, pair_batches
+from llmkit.data.batches import document_batches, index_batches, pad_pairs, pair_batches
 from llmkit.data.corruption import (
     delete_tokens,
     hidden_share,
@@ -132,6 +135,35 @@ def test_static_masking_stays_and_dynamic_masking_moves():
     assert sum(len(versions) > 1 for versions in seen(False).values()) > 20
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_masked_batches_hide_what_they_say(static):
+    documents = [[2, *range(5, 5 + n), 3] for n in range(1, 41)] + [[2, 3]] * 8  # some hold nothing that may be hidden
+    pad_id, seen = 49, []  # an id that is in no document and not among the special ones
+    batches = masked_batches(documents, 8, MASK, VOCAB, SPECIAL, 0, 0.5, static, pad_id)
+    for inputs, mask, labels in itertools.islice(batches, 60):
+        chosen = labels != -100
+        assert not (chosen & ~mask).any() and (inputs[~mask] == pad_id).all()
+        assert not torch.isin(labels[chosen], torch.tensor(SPECIAL)).any()
+        seen.append((int(chosen.sum()), int(mask.sum()) - 2 * len(mask)))
+    n_chosen, n_free = map(sum, zip(*seen, strict=True))
+    assert abs(n_chosen / n_free - 0.5) < 0.05
+
+    def labels_with(seed):
+        return next(masked_batches([list(range(5, 45))], 1, MASK, VOCAB, SPECIAL, seed, static=static))[2]
+
+    assert torch.equal(labels_with(0), labels_with(0)) and torch.equal(labels_with(0), labels_with(1)) == static
+
+
+def test_static_masking_is_seeded_by_the_text_on_every_machine():
+    text = [2, *range(5, 35), 3]
+    inputs, _, labels = next(masked_batches([text], 1, MASK, VOCAB, SPECIAL, static=True))
+    last = len(text) - 1  # [SEP] and padding at the end seed nothing
+    seed = torch.Generator().manual_seed(zlib.crc32(struct.pack(f"<{last}q", *text[:last])))
+    ids = torch.tensor([text[:last]])
+    expected = mask_tokens(ids, MASK, VOCAB, ids < 5, generator=seed)
+    assert torch.equal(inputs[:, :last], expected[0]) and torch.equal(labels[:, :last], expected[1])
+
+
 def test_masking_refuses_what_makes_no_sense():
     ids, special = batch()
     with pytest.raises(ValueError, match="rate"):
@@ -140,6 +172,8 @@ def test_masking_refuses_what_makes_no_sense():
         mask_tokens(ids, MASK, VOCAB, special[:, :3])
     with pytest.raises(ValueError, match="at most 1"):
         mask_tokens(ids, MASK, VOCAB, special, mask_share=0.8, random_share=0.3)
+    with pytest.raises(ValueError, match="shares of at most 1"):
+        mask_tokens(ids, MASK, VOCAB, special, mask_share=-0.1)
 
 
 def test_labels_of_words():
@@ -188,6 +222,7 @@ def test_the_short_text_trap_and_its_cure():
     assert hidden_share(t5_noise_mask, 30, 50, rng).tolist() == [0.0] * 26 + [1.0] * 4
     distinct = {n: len({tuple(t5_noise_mask(n, rng)) for _ in range(500)}) for n in (16, 30, 31, 64)}
     assert distinct[16] == distinct[30] == 1 and distinct[31] > 50 and distinct[64] > 400
+    assert all(noise_mask(10, rng, 0.9, 1.0).sum() == 9 for _ in range(50))  # more noise than text to part it
     for n in (16, 30, 64):
         masks = np.array([noise_mask(n, rng) for _ in range(4000)])
         assert abs(masks.mean() - 0.15) < 0.005
@@ -229,7 +264,7 @@ def test_the_papers_example():
 
 def test_span_corruption_lengths():
     assert span_corruption_lengths(512) == (568, 114)
-    for length in (64, 100, 256, 1024):
+    for length in (3, 4, 5, 9, 10, 64, 100, 256, 1024):
         n, targets = span_corruption_lengths(length)
         mask = t5_noise_mask(n, np.random.default_rng(0))
         got = span_corruption(range(n), mask, [-1 - i for i in range(n)], end_id=-1000)
@@ -247,6 +282,17 @@ def test_segments_are_all_equally_likely():
     for mask in (t5_noise_mask, noise_mask):
         with pytest.raises(ValueError, match="1 tokens"):
             mask(1, rng)
+        for density in (-0.1, 1.0, 15):
+            with pytest.raises(ValueError, match="density"):
+                mask(20, rng, density)
+        with pytest.raises(ValueError, match="mean_span cannot be 0.5"):
+            mask(20, rng, mean_span=0.5)
+    for call, words in (
+        (lambda: span_corruption_lengths(2), "at least 3 tokens"),
+        (lambda: span_corruption_lengths(64, density=1.0), "density"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
 
 
 # --- BART ---
@@ -267,7 +313,15 @@ def test_infilling():
         assert sum(gaps) == 30 and masks >= sum(gap > 0 for gap in gaps)
     assert 2.6 < np.mean(spans) < 3.2  # Poisson 3, the last one cut
     assert empty > 0  # spans of length 0: a mask between two tokens that are neighbours
-    assert infill([], rng, -1) == [] and infill([7], rng, -1) == [7]
+    assert infill([], rng, -1) == [] and infill([7], rng, -1) == [7] and infill([7, 8], rng, -1, rate=1.0).count(-1) > 0
+    for rate in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="rate"):
+            infill(ids, rng, -1, rate)
+        with pytest.raises(ValueError, match="rate"):
+            delete_tokens(ids, rng, rate)
+    for mean_span in (0, -1.0):
+        with pytest.raises(ValueError, match="mean_span"):
+            infill(ids, rng, -1, mean_span=mean_span)
 
 
 def test_infill_spans_are_what_infill_takes_away():
@@ -353,6 +407,33 @@ def test_pair_batches():
     assert sorted(seen) == [(n, n % 3) for n in range(1, 13)]
     with pytest.raises(ValueError, match="12 documents do not make a batch of 13"):
         next(pair_batches(pairs, 13))
+    assert next(pair_batches([([5], [7]), ([6, 7], [8, 9])], 2, pad_id=3))[0].tolist() == [[5, 3], [6, 7]]
+
+
+def test_no_document_is_left_out_for_ever():
+    """Ten documents in batches of 4: two are left out of every epoch, and they must not be the longest always."""
+    for lengths, size in ((list(range(10)), 4), (list(range(70)), 4)):  # one stretch of 16 batches, and two
+        batches = index_batches(lengths, size)
+        epochs = [sum(itertools.islice(batches, len(lengths) // size), []) for _ in range(60)]
+        assert all(len(set(epoch)) == len(epoch) == len(lengths) // size * size for epoch in epochs)
+        assert min(Counter(sum(epochs, []))[i] for i in range(len(lengths))) > 60 * 0.5
+    sorted_inside = next(index_batches(list(range(0, 640, 10)), 4))
+    assert max(sorted_inside) - min(sorted_inside) == 3  # like lengths together
+    firsts = [batch[0] for batch in itertools.islice(index_batches(list(range(64)), 4), 16)]
+    assert firsts != sorted(firsts)  # but not the short ones before the long ones
+
+
+def test_labels_of_texts_are_integers():
+    for labels in ((1, 0), (np.int64(1), np.int64(0)), (True, False)):
+        got = pad_pairs([([5], labels[0]), ([6, 7], labels[1])])[2]
+        assert got.dtype == torch.long and got.tolist() == [1, 0]
+
+
+def test_max_len_is_a_length():
+    assert next(document_batches([[5, 6, 7]], 1, max_len=2))[0].tolist() == [[5, 6]]
+    for max_len in (0, -1):
+        with pytest.raises(ValueError, match="max_len must be at least 1"):
+            next(document_batches([[5, 6, 7]], 1, max_len=max_len))
 
 
 def test_labels_out_of_range_are_named():

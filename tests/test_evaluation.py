@@ -4,10 +4,14 @@ import ast
 import doctest
 import importlib
 import inspect
+import math
 import random
 
+import numpy as np
 import pytest
+import torch
 
+from llmkit.evaluation.metrics import bits_per_byte, cross_entropy
 from llmkit.evaluation.scores import Score, report, score
 
 MODULES = [
@@ -49,6 +53,14 @@ def test_score_is_the_harmonic_mean():
         assert got.recall * n_true == pytest.approx(n_correct)
         assert got.f1 == pytest.approx(2 * n_correct / (n_predicted + n_true) if n_predicted + n_true else 0)
         assert got.support == n_true
+
+
+def test_log_probs_may_be_a_list_an_array_or_a_tensor():
+    values = [-1.0, -2.0, -6.0]
+    for log_probs in (values, np.array(values), torch.tensor(values)):
+        assert cross_entropy(log_probs) == 3.0 and bits_per_byte(log_probs, "abc") == pytest.approx(3 / math.log(2))
+        with pytest.raises(ValueError, match="at least one"):
+            cross_entropy(log_probs[:0])
 
 
 def test_report_of_nothing_is_zero():

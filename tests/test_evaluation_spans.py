@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+import llmkit.evaluation.spans
 from llmkit.evaluation.scores import Score
 from llmkit.evaluation.spans import Span, bio_spans, parse_tag, span_report, token_accuracy
 
@@ -80,6 +81,15 @@ def test_nothing_found_is_zero_and_still_looks_accurate():
     assert token_accuracy(predicted, true) == 0.9
     assert span_report([["I-PER"]], [["B-PER"]]).micro.f1 == 1, "lenient unless asked"
     assert span_report([["O"]], [["O"]]).macro == Score(0.0, 0.0, 0.0, 0) == span_report([], []).micro
+
+
+def test_a_span_may_be_a_bare_tuple(monkeypatch):
+    """As a learner's own bio_spans gives it: a tuple of three equals a Span."""
+    tags, true = [["B-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "B-LOC"]]
+    expected = span_report(tags, true)
+    bare = lambda tags, strict: [tuple(span) for span in bio_spans(tags, strict)]  # noqa: E731
+    monkeypatch.setattr(llmkit.evaluation.spans, "bio_spans", bare)
+    assert span_report(tags, true) == expected
 
 
 @pytest.mark.parametrize("tag", ["", "B", "I", "B-", "I-", "O-PER", "E-PER", "PER", "b-PER", "o"])

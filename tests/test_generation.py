@@ -162,6 +162,11 @@ def test_beams_refuse_what_cannot_work():
             beam_search(model, ids, n_new, n_beams)
 
 
+def test_no_prompts_have_no_beams():
+    tokens, scores = beam_search(_model(), torch.ones(0, 3, dtype=torch.long), 4)
+    assert tokens.shape == (0, 3) and scores.shape == (0,)
+
+
 def test_batch_equals_one_by_one():
     model = _model()
     prompts = [[5, 6, 7, 8, 9, 10], [11], [3, 4]]

@@ -59,6 +59,18 @@ def test_fill_mask():
         assert torch.allclose(probs[row], wanted[b, t, tokens[row]], atol=1e-6)
         assert (probs[row].diff() <= 0).all()
     assert fill_mask(model, ids[1:2], MASK, 4)[0].shape == (0, 4)
+    half = lambda ids, mask: model(ids, mask).bfloat16()  # noqa: E731
+    exact = half(ids, real).float().softmax(-1)[0, 3].topk(4).values
+    assert torch.equal(fill_mask(half, ids, MASK, 4, real)[1][0], exact)
+
+
+@torch.no_grad()
+def test_packed_texts_do_not_see_each_other():
+    model, (ids, _) = small_bert(), a_batch()
+    documents = torch.tensor([[0] * 5 + [1] * 7])
+    packed = model(ids[:1], documents=documents)
+    assert torch.allclose(packed[:, :5], model(ids[:1, :5]), atol=1e-5)
+    assert torch.allclose(packed[:, 5:], model(ids[:1, 5:]), atol=1e-5)
 
 
 def test_pseudo_log_likelihood():
@@ -73,6 +85,9 @@ def test_pseudo_log_likelihood():
     assert scores[0] == scores[-1] == 0 and (scores[1:4] < 0).all()
     assert (pseudo_log_likelihood(model, ids, MASK) < 0).all()
     assert pseudo_log_likelihood(model, ids, MASK, torch.ones(5)).tolist() == [0.0] * 5
+    logits = 5 * torch.randn(1, 5, 30, generator=torch.Generator().manual_seed(0)).bfloat16()
+    half = pseudo_log_likelihood(lambda ids, mask: logits.expand(5, -1, -1), ids, MASK)
+    assert torch.equal(half, logits[0].float().log_softmax(-1)[torch.arange(5), ids])
 
 
 @pytest.mark.parametrize("pad_id", [1, 0, 7])
@@ -106,6 +121,8 @@ def test_pairs():
             assert truth or (e == d and t == s - 1 if swap else e != d)
     with pytest.raises(ValueError, match="another document"):
         next_sentence_pairs(documents[:1], random.Random(0))
+    with pytest.raises(ValueError, match="none of them empty"):
+        next_sentence_pairs([*documents[:3], []], random.Random(0))
     assert next_sentence_pairs(documents[:1], random.Random(0), swap=True)
 
 

@@ -66,6 +66,12 @@ def test_meaning_is_found(minilm):
     assert {first, second} == {1, 2} and score > 0.4
 
 
+def test_most_similar_looks_at_the_direction_only():
+    vectors = torch.tensor([[0.0, 3.0], [2.0, 0.0], [-1.0, 0.0]])
+    got = most_similar(torch.tensor([4.0, 3.0]), vectors, k=9)
+    assert [i for i, _ in got] == [1, 0, 2] and [round(s, 5) for _, s in got] == [0.8, 0.6, -0.8]
+
+
 def test_odd_input(minilm):
     model, tokenizer = minilm
     with pytest.raises(ValueError, match="at least one text"):

@@ -1,9 +1,11 @@
 """BERT and RoBERTa with every head against transformers, through the file; then what only an encoder has."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import llmkit
@@ -71,6 +73,11 @@ def test_pooler(name, tmp_path):
     ours, _ = llmkit.from_pretrained(tmp_path)
     ids = ids_for(theirs)
     assert relative_error(theirs(ids).pooler_output, ours.pooled(ours(ids))) < LIMIT
+    mask = torch.ones_like(ids)
+    mask[0, :7] = 0  # padding on the left: the first token stands at 7
+    pooled = ours.pooled(ours(ids, mask), mask)
+    assert relative_error(ours.pooled(ours(ids[:1, 7:])), pooled[:1]) < LIMIT
+    assert relative_error(ours.pooled(ours(ids[1:])), pooled[1:]) < LIMIT
 
 
 def test_gradients(pair):
@@ -115,6 +122,39 @@ def test_padded_batches(pair, side):
         expected = output(theirs, ids, mask)
     real = mask.bool()
     assert relative_error(expected[real] if per_token else expected, got[real] if per_token else got) < LIMIT
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["bert", "bert classifier", "bert tagger", "roberta", "roberta tagger"])
+def test_dropout_falls_where_theirs_does(name, tmp_path):
+    """With the same seed the very same numbers are dropped. (RoBERTa's classifier has one more, before its pooler.)"""
+    theirs = make_theirs(name)
+    theirs.save_pretrained(tmp_path)
+    ours, _ = llmkit.from_pretrained(tmp_path)
+    training = FAMILIES[theirs.config.model_type].build(replace(ours.config, dropout=0.3)).train()
+    training.load_state_dict(ours.state_dict())
+    for part, module in theirs.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0 if part.endswith("self.dropout") else 0.3  # that of attention weights is none of ours
+    ids = ids_for(theirs)
+    outputs = []
+    for run in (lambda: output(theirs.train(), ids), lambda: training(ids)):
+        torch.manual_seed(0)
+        outputs.append(run())
+    assert relative_error(*outputs) < LIMIT
+    assert relative_error(ours(ids), outputs[1]) > 0.01
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_fresh_weights_spread_as_theirs(name, tmp_path):
+    theirs = make_theirs(name, noise=0.0)
+    theirs.save_pretrained(tmp_path)
+    config = llmkit.from_pretrained(tmp_path)[0].config
+    family = FAMILIES[theirs.config.model_type]
+    tensors = stored_weights(family.build(config), family.weights(config))
+    for part, parameter in theirs.named_parameters():
+        if parameter.numel() >= 32 * 32:
+            assert tensors[part].std() == pytest.approx(parameter.std().item(), rel=0.15), part
 
 
 @torch.no_grad()
@@ -171,7 +211,6 @@ def test_old_names_gamma_and_beta(tmp_path):
     old["cls.seq_relationship.weight"], old["cls.seq_relationship.bias"] = torch.zeros(2, 32), torch.zeros(2)
     old["bert.pooler.dense.weight"], old["bert.pooler.dense.bias"] = torch.zeros(32, 32), torch.zeros(32)
     old["bert.embeddings.position_ids"] = torch.arange(64)[None]
-    from safetensors.torch import save_file
 
     save_file(old, file)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -180,6 +219,7 @@ def test_old_names_gamma_and_beta(tmp_path):
     ours, _ = llmkit.from_pretrained(tmp_path)
     ids = ids_for(theirs)
     assert relative_error(theirs(ids).logits, ours(ids)) < LIMIT
+    assert ours.config.to_hf()["architectures"] == ["BertForMaskedLM"]  # what is saved has no head that it lacks
 
 
 @torch.no_grad()
@@ -202,6 +242,7 @@ def test_padding_alone_is_finite_and_positions_are_limited(pair):
 
 def test_configs_that_fit_no_model(tmp_path):
     good = bert.BertConfig(99, 32, 1, 4, 56, 64).to_hf()
+    save_file({f"t{i}": torch.zeros(1) for i in range(9)}, tmp_path / "model.safetensors")  # widths are seen after it
     for change, words in (
         ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
@@ -209,12 +250,17 @@ def test_configs_that_fit_no_model(tmp_path):
         ({"is_decoder": True}, "decoder"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
         ({"hidden_size": 33}, "33"),
+        ({"tie_word_embeddings": False}, "output matrix of its own"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(good | change))
         with pytest.raises(WeightsError, match=words):
             llmkit.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="pad_token_id is 0"):
         roberta.RobertaConfig(pad_id=0)
+    short = {key: value for key, value in roberta.RobertaConfig().to_hf().items() if key != "pad_token_id"}
+    assert roberta.RobertaConfig.from_hf(short).pad_id == 1  # as transformers has it
+    untied_tagger = bert.BertConfig(head="ForTokenClassification").to_hf() | {"tie_word_embeddings": False}
+    assert bert.BertConfig.from_hf(untied_tagger).head == "ForTokenClassification"  # no output matrix at all
 
 
 def test_pooling():
@@ -229,8 +275,6 @@ def test_pooling():
 
 def test_published_sizes():
     """With the pooler and no other head, as the papers count: 110M, 340M, 125M."""
-    from dataclasses import replace
-
     with torch.device("meta"):
         for config, build, n in (
             (bert.SIZES["bert-base"], bert.bert, 109_482_240),

@@ -1,9 +1,11 @@
 """T5 (both versions) and BART against transformers, through the file: logits, gradients, padding, caches, beams."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import llmkit
@@ -103,6 +105,41 @@ def test_cached_decoding(pair, max_len):
     steps += [given(answer[:, t : t + 1], cache=cache) for t in range(4, 11)]
     assert relative_error(ours(ids, answer, mask), torch.cat(steps, 1)) < LIMIT
     assert cache[0].memory[0] is first  # the memory's keys were computed once
+    if max_len:
+        with pytest.raises(ValueError, match="holds 11 tokens"):
+            given(answer[:, :1], cache=cache)
+
+
+@torch.no_grad()
+def test_dropout_reaches_every_branch(pair):
+    _, ours = pair
+    ids, answer = texts((2, 9), (2, 5))
+    for dropout in (0.3, 1.0):
+        model = FAMILIES[type(ours.config).__name__.removesuffix("Config").lower()].build(
+            replace(ours.config, dropout=dropout)
+        )
+        model.load_state_dict(ours.state_dict())
+        assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {dropout}
+        assert torch.equal(model.eval()(ids, answer), ours(ids, answer))
+    x, memory = torch.randn(2, 5, 32), torch.randn(2, 9, 32)
+    for block in model.decoder.blocks.train():  # every branch is dropped whole, and only x itself is left
+        expected = x
+        if isinstance(ours.config, bart.BartConfig):
+            expected = block.mlp_norm(block.cross_norm(block.attn_norm(x)))
+        assert torch.equal(block(x, None, None, None, memory), expected)
+
+
+@pytest.mark.parametrize("name", list(SEQ2SEQ))
+def test_fresh_weights_spread_as_theirs(name, tmp_path):
+    theirs = make_theirs(name, noise=0.0)
+    theirs.save_pretrained(tmp_path)
+    config = llmkit.from_pretrained(tmp_path)[0].config
+    family = FAMILIES[theirs.config.model_type]
+    tensors = stored_weights(family.build(config), family.weights(config))
+    factor = getattr(theirs.config, "initializer_factor", 1.0)
+    for part, parameter in theirs.named_parameters():
+        if parameter.numel() >= 24 * 32:
+            assert factor * tensors[part].std() == pytest.approx(parameter.std().item(), rel=0.15), part
 
 
 @torch.no_grad()
@@ -205,7 +242,6 @@ def test_t5_v1_1_with_an_output_matrix_of_its_own(tmp_path):
     """As Google's v1.1 files have it; transformers 4 wrote tie_word_embeddings false and no scale_decoder_outputs."""
     theirs = make_theirs("t5 v1.1")
     theirs.save_pretrained(tmp_path)
-    from safetensors.torch import save_file
 
     from llmkit.checkpoints.safetensors import SafetensorsFolder
 
@@ -233,6 +269,12 @@ def test_odd_input(pair):
     assert relative_error(ours(ids[:1], answer[:1])[0], got[0]) < LIMIT
     with pytest.raises(ValueError, match="3 answers cannot be shared equally among 2 texts"):
         ours(ids, torch.cat([answer, answer[:1]]))
+    with pytest.raises(ValueError, match="3 answers cannot be shared equally among 0 texts"):
+        ours.given(ids[:0])(torch.cat([answer, answer[:1]]))
+    assert ours(ids[:0], answer[:0], mask[:0]).shape == (0, 4, 99)  # an empty batch has an empty answer
+    for n_beams in (1, 3):
+        found, scores = beam_search(ours.given(ids[:0], mask[:0]), answer[:0, :1], 5, n_beams=n_beams)
+        assert len(found) == len(scores) == 0
     with pytest.raises(ValueError, match="T >= 1"):
         ours(ids, answer[:, :0])
     if isinstance(ours.config, bart.BartConfig):
@@ -241,9 +283,12 @@ def test_odd_input(pair):
 
 
 def test_configs_that_fit_no_model(tmp_path):
+    save_file({f"t{i}": torch.zeros(1) for i in range(9)}, tmp_path / "model.safetensors")  # widths are seen after it
     for good, change, words in (
         (t5.T5Config(99, 32, 1), {"feed_forward_proj": "gated-silu"}, "gated-silu"),
+        (t5.T5Config(99, 32, 1), {"decoder_start_token_id": 5}, "begins with padding, 0, not with 5"),
         (bart.BartConfig(99, 32, 1, n_heads=4), {"normalize_before": True}, "norm first"),
+        (bart.BartConfig(99, 32, 1, n_heads=4), {"tie_word_embeddings": False}, "output matrix of its own"),
         (bart.BartConfig(99, 32, 1, n_heads=4), {"activation_function": "tanh9"}, "tanh9"),
         (bart.BartConfig(99, 32, 1, n_heads=4), {"d_model": 33}, "33"),
     ):

@@ -60,6 +60,8 @@ def test_vocabulary_ids(vocabulary):
     assert Vocabulary(["b", "a", "a"]).tokens == Vocabulary(["a", "b"]).tokens
     with pytest.raises(ValueError, match="é"):
         vocabulary.encode("café")
+    with pytest.raises(ValueError, match="\u212a"):
+        vocabulary.encode("5 \u212a")  # the Kelvin sign, whose small letter is an ASCII k
     with pytest.raises(ValueError, match=UP):
         vocabulary.encode(UP)
     with pytest.raises(ValueError, match="ids go from 0"):

@@ -113,6 +113,8 @@ def test_unseen_names_are_unseen():
 
 # --- the second language ---
 
+SMALL_WORDS = {"The", "the", "A", "a", "An", "an", "to", "at", "will"}  # Tolk has none of them
+
 
 def test_translations_are_a_function_of_the_english():
     found = {}
@@ -122,6 +124,15 @@ def test_translations_are_a_function_of_the_english():
     assert not any(a != b and b.startswith(a) for a in stems for b in stems)
     held = frozenset(found)
     assert not held & {s.english() for s in language.translations(500, seed=2, without=held)}
+
+
+def test_what_can_never_be_found_ends_in_an_error(monkeypatch):
+    with pytest.raises(ValueError, match="at most 3 words"):
+        tasks.short_stories(1, max_words=3)
+    monkeypatch.setattr(language, "PATIENCE", 50)
+    common = frozenset(s.english() for s in language.translations(500, seed=2))
+    with pytest.raises(ValueError, match="no 9 different sentences: after 0"):
+        language.translations(9, seed=2, without=common)
 
 
 def test_grammar_of_tolk():
@@ -138,6 +149,18 @@ def test_grammar_of_tolk():
             assert stem + ("in" if sentence.object.many else "n") in words
         aligned = {j for _, j in sentence.alignment()}
         assert aligned == set(range(len(words))), sentence  # every word of Tolk says something of the English
+        english = sentence.english().rstrip(".").split()
+        linked = Counter(j for _, j in sentence.alignment())
+        two_words = sentence.says_when and len(sentence.time.split()) == 2  # "last week" is one word of Tolk
+        assert linked == {j: 2 if two_words and j == 0 else 1 for j in range(len(words))}, sentence
+        places = [i for i, _ in sentence.alignment()]
+        assert len(set(places)) == len(places) and set(english) - {english[i] for i in places} <= SMALL_WORDS
+
+
+def test_alignment_tells_two_equal_words_apart():
+    owls, key = language.Noun("owl", "old", many=True, article="a"), language.Noun("key", "old", article="a")
+    sentence = language.Sentence(owls, "see", "today", object=key)  # old owls see an old key today
+    assert sorted(sentence.alignment()) == [(0, 2), (1, 1), (2, 5), (4, 4), (5, 3), (6, 0)]
 
 
 def test_english_of_sentences():
@@ -177,7 +200,15 @@ def test_stories_say_what_the_questions_ask():
             elif not question.startswith("How many"):
                 assert answer in story.text
             assert re.search(r" (is|has|are|does) ", question)
-        summary = tasks.story_summary(story)
+        summary, answers = tasks.story_summary(story), dict(tasks.story_questions(story))
+        holder = next((answer for question, answer in answers.items() if question.startswith("Who has")), None)
+        finder = summary.split()[0]
+        if holder:  # in the end somebody has it: the one who found it, or another
+            assert summary.endswith(" and kept it." if holder == finder else f", and now {holder} has it.")
+        else:
+            spot = next(answer for question, answer in answers.items() if question.startswith("Where is"))
+            who = re.search(rf"and (?:(\w+) )?hid it {spot}\.$", summary)[1]
+            assert who != finder and all(name in story.text for name in (finder, who) if name)
         assert not re.search(r"\ba [aeiou]|\ban [^aeiouh]", summary)
         assert len(story.text.split()) <= 90
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -36,24 +37,31 @@ def document_batches(
     """Endless batches of whole documents, shuffled anew in every epoch; documents of like length share a batch.
 
     Longer documents than max_len are cut. Sorting by length inside stretches of 16 batches keeps padding to a
-    few percent without making batches alike.
+    few percent without making batches alike. Raises ValueError for a max_len below 1.
     """
+    if max_len is not None and max_len < 1:
+        raise ValueError(f"max_len must be at least 1, got {max_len}")
     documents = [document[:max_len] for document in documents]
     for batch in index_batches([len(document) for document in documents], batch_size, seed):
         yield pad([documents[i] for i in batch], pad_id)
 
 
 def index_batches(lengths: Sequence[int], batch_size: int, seed: int = 0) -> Iterator[list[int]]:
-    """Endless batches of numbers of documents: each once an epoch, like lengths together, a rest left out."""
+    """Endless batches of numbers of documents: each at most once an epoch, like lengths together.
+
+    What makes no whole batch is left out of that epoch, others in every epoch: it is drawn before sorting by length.
+    Raises ValueError for fewer documents than a batch has.
+    """
     if batch_size < 1 or len(lengths) < batch_size:
         raise ValueError(f"{len(lengths)} documents do not make a batch of {batch_size}")
     rng = random.Random(seed)
     while True:
         order = rng.sample(range(len(lengths)), len(lengths))
+        order = order[: len(order) // batch_size * batch_size]
         batches = []
         for start in range(0, len(order), 16 * batch_size):
             stretch = sorted(order[start : start + 16 * batch_size], key=lambda i: lengths[i])
-            batches += [stretch[i : i + batch_size] for i in range(0, len(stretch) - batch_size + 1, batch_size)]
+            batches += [stretch[i : i + batch_size] for i in range(0, len(stretch), batch_size)]
         rng.shuffle(batches)
         yield from batches
 
@@ -69,8 +77,8 @@ def pad_pairs(
     """
     ids, mask = pad([ids for ids, _ in pairs], pad_id)
     labels = [labels for _, labels in pairs]
-    if isinstance(labels[0], int):
-        return ids, mask, torch.tensor(labels)
+    if isinstance(labels[0], Integral):  # numpy's and True too
+        return ids, mask, torch.tensor(labels, dtype=torch.long)
     return ids, mask, pad(labels, IGNORE)[0]
 
 

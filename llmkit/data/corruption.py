@@ -32,14 +32,19 @@ def t5_noise_mask(length: int, rng: Rng, density: float = 0.15, mean_span: float
     tokens has one span, which then is always the end (`noise_mask` mends both).
     Draw by draw the same as `random_spans_noise_mask` of google-research/text-to-text-transfer-transformer
     (t5/data/preprocessors.py) and of transformers' run_t5_mlm_flax.py.
-    Raises ValueError for fewer than 2 tokens: one must stay and one must go.
+    Raises ValueError for fewer than 2 tokens (one must stay and one must go), a density outside [0, 1), spans below 1.
     """
-    _need_two(length)
-    n_noise = min(max(int(np.round(length * density)), 1), length - 1)
-    n_spans = min(max(int(np.round(n_noise / mean_span)), 1), length - n_noise)
+    _check(length, density, mean_span)
+    n_noise, n_spans = _noise_counts(length, density, mean_span)
     noise = random_segments(n_noise, n_spans, rng)
     text = random_segments(length - n_noise, n_spans, rng)
     return _alternate(text, noise)
+
+
+def _noise_counts(length: int, density: float, mean_span: float) -> tuple[int, int]:
+    """Tokens of noise and spans of `t5_noise_mask`, both at least 1."""
+    n_noise = min(max(round(length * density), 1), length - 1)
+    return n_noise, min(max(round(n_noise / mean_span), 1), length - n_noise)
 
 
 def noise_mask(length: int, rng: Rng, density: float = 0.15, mean_span: float = 3.0) -> np.ndarray:
@@ -47,9 +52,9 @@ def noise_mask(length: int, rng: Rng, density: float = 0.15, mean_span: float = 
 
     Numbers of tokens and spans are rounded up or down by chance, so that they are right on average; the text before
     the first span and after the last may be empty. (The very ends are still hidden less often than the middle: fewer
-    spans reach them.)
+    spans reach them.) Raises as `t5_noise_mask` does.
     """
-    _need_two(length)
+    _check(length, density, mean_span)
     n_noise = min(max(_round_by_chance(length * density, rng), 1), length - 1)
     n_text = length - n_noise
     n_spans = min(max(_round_by_chance(n_noise / mean_span, rng), 1), n_noise, n_text + 1)
@@ -71,9 +76,13 @@ def hidden_share(make_mask: Callable[[int, Rng], np.ndarray], length: int, n_dra
     return np.mean([make_mask(length, rng) for _ in range(n_draws)], axis=0)
 
 
-def _need_two(length: int) -> None:
+def _check(length: int, density: float, mean_span: float) -> None:
     if length < 2:
         raise ValueError(f"a text of {length} tokens cannot keep one and lose one")
+    if not 0 <= density < 1:
+        raise ValueError(f"density is a share of the tokens, at least 0 and below 1, got {density}")
+    if mean_span < 1:
+        raise ValueError(f"a span has at least 1 token, so mean_span cannot be {mean_span}")
 
 
 def _round_by_chance(x: float, rng: Rng) -> int:
@@ -144,20 +153,25 @@ def repair_spans(inputs: Sequence[int], targets: Sequence[int], sentinels: Seque
 
 
 def span_corruption_lengths(length: int, density: float = 0.15, mean_span: float = 3.0) -> tuple[int, int]:
-    """How long a text may be so that its corrupted form has at most `length` tokens, and its targets' length.
+    """How long a text may be so that `t5_noise_mask` leaves it at most `length` tokens, and its targets' length.
 
-    Both with the end token. Source: `random_spans_helper` of T5 (t5/data/preprocessors.py).
+    Both with the end token. Raises ValueError for a length below 3, which holds no token, sentinel and end.
+    Source: `random_spans_helper` of T5 (t5/data/preprocessors.py), which forgets that a text of up to 9 tokens loses
+    one as well.
 
     >>> span_corruption_lengths(512)
     (568, 114)
     """
 
+    _check(2, density, mean_span)
+    if length < 3:
+        raise ValueError(f"a corrupted text has at least 3 tokens (a token, a sentinel, the end), not {length}")
+
     def lengths(n: int) -> tuple[int, int]:
-        n_noise = round(n * density)
-        n_spans = round(n_noise / mean_span)
+        n_noise, n_spans = _noise_counts(n, density, mean_span)
         return n - n_noise + n_spans + 1, n_noise + n_spans + 1
 
-    n = length
+    n = 2
     while lengths(n + 1)[0] <= length:
         n += 1
     inputs, targets = lengths(n)
@@ -179,12 +193,15 @@ def infill_spans(length: int, rng: Rng, rate: float = 0.3, mean_span: float = 3.
     """Which spans infilling takes from a text of `length` tokens: (first token, number of tokens), in order.
 
     Numbers are drawn from Poisson(mean_span) until round(rate * length) tokens are gone (the last one is cut), then
-    the places: before, between and after the tokens that stay.
+    the places: before, between and after the tokens that stay. Raises ValueError for a rate outside [0, 1] and for a
+    mean_span that is not above 0.
 
     >>> sum(n for _, n in infill_spans(20, np.random.default_rng(0)))
     6
     """
-    n_gone, sizes = round(rate * length), []
+    n_gone, sizes = _share(rate, length), []
+    if mean_span <= 0:
+        raise ValueError(f"mean_span must be above 0, got {mean_span}: spans of 0 tokens take nothing away")
     while sum(sizes) < n_gone:
         sizes.append(min(int(rng.poisson(mean_span)), n_gone - sum(sizes)))
     if not sizes:
@@ -219,9 +236,18 @@ def permute_sentences(sentences: Sequence[Sequence[int]], rng: Rng) -> list[int]
 
 
 def delete_tokens(ids: Sequence[int], rng: Rng, rate: float = 0.15) -> list[int]:
-    """BART's token deletion: round(rate * n) tokens go without a trace, so that the model has to say where as well."""
-    gone = set(rng.permutation(len(ids))[: round(rate * len(ids))].tolist())
+    """BART's token deletion: round(rate * n) tokens go without a trace, so that the model has to say where as well.
+
+    Raises ValueError for a rate outside [0, 1].
+    """
+    gone = set(rng.permutation(len(ids))[: _share(rate, len(ids))].tolist())
     return [token for i, token in enumerate(ids) if i not in gone]
+
+
+def _share(rate: float, length: int) -> int:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate is a share of the tokens, between 0 and 1, got {rate}")
+    return round(rate * length)
 
 
 def rotate(ids: Sequence[int], rng: Rng) -> list[int]:

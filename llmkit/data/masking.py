@@ -1,5 +1,6 @@
 """Masked language modelling: hide some tokens, ask for them. And labels for words that become several tokens."""
 
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -38,8 +39,8 @@ def mask_tokens(
         raise ValueError(f"special must have the shape of ids, {tuple(ids.shape)}, got {tuple(special.shape)}")
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is a share between 0 and 1, got {rate}")
-    if mask_share + random_share > 1:
-        raise ValueError(f"mask_share + random_share must be at most 1, got {mask_share} + {random_share}")
+    if mask_share < 0 or random_share < 0 or mask_share + random_share > 1:
+        raise ValueError(f"mask_share and random_share are shares of at most 1, got {mask_share}, {random_share}")
     fixed = special.bool()
     if words is not None:
         fixed = fixed | ~_first_of_word(words, fixed)
@@ -136,7 +137,7 @@ def masked_batches(
 def _masked_once(ids: Tensor, special: Tensor, mask_id: int, vocab_size: int, rate: float) -> tuple[Tensor, Tensor]:
     """The text itself seeds the draws, so that the same text is always masked alike, whatever its padding."""
     n = int((~special).nonzero().max()) + 1 if not special.all() else 0
-    generator = torch.Generator().manual_seed(hash(tuple(ids[:n].tolist())) % 2**63)
+    generator = torch.Generator().manual_seed(zlib.crc32(ids[:n].numpy().tobytes()))
     inputs, labels = ids.clone(), torch.full_like(ids, IGNORE)
     drawn = mask_tokens(ids[None, :n], mask_id, vocab_size, special[None, :n], rate, generator)
     inputs[:n], labels[:n] = drawn[0][0], drawn[1][0]
@@ -145,6 +146,9 @@ def _masked_once(ids: Tensor, special: Tensor, mask_id: int, vocab_size: int, ra
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[list[int], list[int]]:
     """Ids of words, and for each id the number of its word: what labels for words need.
+
+    Each word is encoded alone. A tokenizer whose words begin with a space (GPT-2's, RoBERTa's) has to be given words
+    with that space, else it makes other tokens than those of the text.
 
     Raises ValueError for a word that becomes no token at all: its label would be lost.
     """

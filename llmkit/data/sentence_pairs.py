@@ -25,11 +25,11 @@ def next_sentence_pairs(
     swap        False: in the others, second is any sentence of another document (next-sentence prediction); True: the
                 two are exchanged (sentence order)
 
-    Raises ValueError for a single document, unless swap. Sources: Devlin et al. 2018, section 3.1, task 2; Lan et al.
-    2019 (ALBERT), section 3.1.
+    Raises ValueError for a single document or an empty one, unless swap. Sources: Devlin et al. 2018, section 3.1,
+    task 2; Lan et al. 2019 (ALBERT), section 3.1.
     """
-    if len(documents) < 2 and not swap:
-        raise ValueError("the second sentence comes from another document, so there must be at least two")
+    if not swap and (len(documents) < 2 or min(map(len, documents)) < 1):
+        raise ValueError("the second sentence comes from another document: at least two are needed, none of them empty")
     pairs = []
     for number, document in enumerate(documents):
         for first, second in zip(document, document[1:], strict=False):

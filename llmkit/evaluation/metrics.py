@@ -10,7 +10,7 @@ def cross_entropy(log_probs: Sequence[float]) -> float:
     >>> cross_entropy([math.log(0.5), math.log(0.125)]) / math.log(2)
     2.0
     """
-    if not log_probs:
+    if not len(log_probs):
         raise ValueError("cross_entropy needs at least one log-probability; the text is empty")
     return -math.fsum(log_probs) / len(log_probs)
 

@@ -23,11 +23,12 @@ def pseudo_log_likelihood(
     >>> pseudo_log_likelihood(lambda ids, mask: torch.zeros(*ids.shape, 2), torch.tensor([0, 1, 1]), mask_id=1)
     tensor([-0.6931, -0.6931, -0.6931])
     """
-    places = torch.arange(len(ids)) if special is None else (~special.bool()).nonzero().squeeze(-1)  # (N,)
-    scores = torch.zeros(len(ids))
+    special = torch.zeros_like(ids) if special is None else special
+    places = (~special.bool()).nonzero().squeeze(-1)  # (N,)
+    scores = torch.zeros(len(ids), device=ids.device)
     if not len(places):
         return scores
-    rows = torch.arange(len(places))
+    rows = torch.arange(len(places), device=ids.device)
     copies = ids.repeat(len(places), 1)  # (N, T)
     copies[rows, places] = mask_id
     logits = model(copies, None)[rows, places]  # (N, V)

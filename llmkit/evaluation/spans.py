@@ -80,8 +80,8 @@ def span_report(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]
     for predicted_tags, true_tags in zip(predicted, true, strict=True):
         found, wanted = set(bio_spans(predicted_tags, strict)), set(bio_spans(true_tags, strict))
         for i, spans in enumerate((found & wanted, found, wanted)):
-            for span in spans:
-                counts.setdefault(span.type, [0, 0, 0])[i] += 1
+            for _, _, type_ in spans:
+                counts.setdefault(type_, [0, 0, 0])[i] += 1
     return report({type_: tuple(counts[type_]) for type_ in sorted(counts)})
 
 

@@ -86,7 +86,7 @@ def beam_search(
         new = running[..., -1].flatten()[:, None]
         if mask is not None:
             mask = torch.cat([mask[chosen], torch.ones_like(mask[:, :1])], dim=1)
-    longest = int(done.lengths[:, 0].max())
+    longest = max(done.lengths[:, 0].tolist(), default=0)
     return torch.cat([ids, done.tokens[:, 0, :longest]], dim=1), done.scores[:, 0]
 
 

@@ -24,9 +24,9 @@ class TextEncoder(Head):
         """(B, T) -> hidden states (B, T, C); attention_mask (B, T) false for padding, types (B, T) segment numbers."""
         return self.transformer(ids, attention_mask, types=types)
 
-    def pooled(self, hidden: Tensor) -> Tensor:
-        """(B, T, C) -> (B, C): tanh of a projection of the first token's state."""
-        return torch.tanh(self.pooler(hidden[:, 0]))
+    def pooled(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, C): tanh of a projection of the state of the first token that is no padding."""
+        return torch.tanh(self.pooler(first_token(hidden, attention_mask)))
 
 
 class MaskedLM(Head):

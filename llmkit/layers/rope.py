@@ -176,5 +176,12 @@ def pairs_to_halves(weight: Tensor, n_heads: int) -> Tensor:
 
 
 def halves_to_pairs(weight: Tensor, n_heads: int) -> Tensor:
-    """The way back: what an export to GGUF or to Cohere's files needs."""
+    """Rows of each head from halves to neighbours, the way back from `pairs_to_halves`: as GGUF and Cohere have them.
+
+    weight   (H * D, C), or (H * D,) for a bias; n_heads is the number of *its* heads, so n_kv_heads for k
+    result   the same shape
+
+    >>> halves_to_pairs(torch.arange(6), n_heads=1).tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
     return weight.unflatten(0, (n_heads, 2, -1)).transpose(1, 2).flatten(0, 2)

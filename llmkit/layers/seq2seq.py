@@ -41,7 +41,7 @@ class Seq2SeqLM(Head):
         """The text (B, S) and the answer so far (B, T) -> logits for the answer's next token (B, T, V).
 
         Masks are true for tokens and false for padding, (B, S) and (B, T). For training, decoder_ids is the answer
-        shifted right (data.collators.shift_right).
+        shifted right (training.losses.shift_right).
         """
         return self.given(ids, attention_mask)(decoder_ids, decoder_mask)
 
@@ -68,9 +68,10 @@ class ConditionalLM:
         last_only: bool = False,
     ) -> Tensor:
         """The answer so far (B, T) -> logits (B, T, V), or (B, 1, V) with last_only."""
-        if len(ids) % len(self.memory):
+        n_beams = len(ids) // max(1, len(self.memory))  # of no text too: an empty batch has an empty answer
+        if len(ids) != n_beams * len(self.memory):
             raise ValueError(f"{len(ids)} answers cannot be shared equally among {len(self.memory)} texts")
-        memory, memory_mask = self._for(len(ids) // len(self.memory))
+        memory, memory_mask = self._for(n_beams)
         x = self.model.decoder(ids, attention_mask, cache, memory=(memory, memory_mask))
         logits = self.model.lm_head((x[:, -1:] if last_only else x) * self.model.scale)
         return logits if self.model.logits_bias is None else logits + self.model.logits_bias

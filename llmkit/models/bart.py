@@ -45,6 +45,8 @@ class BartConfig:
             raise ValueError("BART with the norm first (as mBART has it) is not built here")
         if hf.get("activation_function", "gelu") not in ACTIVATIONS:
             raise ValueError(f"the activation {hf['activation_function']!r} is not one of {', '.join(ACTIVATIONS)}")
+        if not hf.get("tie_word_embeddings", True):
+            raise ValueError("BART with an output matrix of its own (tie_word_embeddings) is not built here")
         return cls(
             hf["vocab_size"], hf["d_model"], hf["encoder_layers"], hf["decoder_layers"],
             hf["encoder_attention_heads"], hf["decoder_attention_heads"], hf["encoder_ffn_dim"],

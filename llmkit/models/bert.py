@@ -18,7 +18,6 @@ from llmkit.layers.transformer import Embedding, OffsetEmbedding, Transformer, i
 HEADS: dict[str, Callable[[Transformer, Any], nn.Module]] = {
     "Model": TextEncoder,
     "ForMaskedLM": MaskedLM,
-    "ForPreTraining": MaskedLM,  # its second head, "is this the next sentence", is left out
     "ForSequenceClassification": SequenceClassifier,
     "ForTokenClassification": TokenClassifier,
 }
@@ -54,18 +53,22 @@ class BertConfig:
             raise ValueError(f"{cls.family} with {hf['position_embedding_type']} positions is not built here")
         if hf.get("hidden_act", "gelu") not in ACTIVATIONS:
             raise ValueError(f"the activation {hf['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}")
-        pad_id = hf.get("pad_token_id", 0)
+        head, pad_id = cls._head(hf), hf.get("pad_token_id", cls.pad_id)
+        if HEADS[head] is MaskedLM and not hf.get("tie_word_embeddings", True):
+            raise ValueError(f"{cls.family} with an output matrix of its own (tie_word_embeddings) is not built here")
         return cls(
             hf["vocab_size"], hf["hidden_size"], hf["num_hidden_layers"], hf["num_attention_heads"],
             hf["intermediate_size"], hf["max_position_embeddings"] - cls.offset, hf.get("type_vocab_size", 2),
             hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), pad_id=pad_id,
-            head=cls._head(hf), labels=_labels(hf),
+            head=head, labels=_labels(hf),
         )  # fmt: skip
 
     @classmethod
     def _head(cls, hf: Mapping[str, Any]) -> str:
         architecture = (hf.get("architectures") or [f"{cls.family}ForMaskedLM"])[0]
         head = architecture.removeprefix(cls.family)
+        if head == "ForPreTraining":  # its second head, "is this the next sentence", is left out
+            head = "ForMaskedLM"
         if head not in HEADS:
             known = ", ".join(cls.family + name for name in HEADS)
             raise ValueError(f"the architecture {architecture!r} is not built here; there are {known}")
@@ -140,7 +143,6 @@ def weights(config: BertConfig) -> dict[str, Copy]:
         },
         "ForTokenClassification": weight_and_bias("classifier", "classifier"),
     }
-    heads["ForPreTraining"] = heads["ForMaskedLM"]
     return table | heads[config.head]
 
 

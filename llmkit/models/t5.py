@@ -50,13 +50,16 @@ class T5Config:
         kind = hf.get("feed_forward_proj", "relu")
         if kind not in ("relu", "gated-gelu"):
             raise ValueError(f"T5's MLP is 'relu' (v1.0) or 'gated-gelu' (v1.1), not {kind!r}")
+        pad_id = hf.get("pad_token_id", 0)
+        if hf.get("decoder_start_token_id", pad_id) not in (None, pad_id):
+            raise ValueError(f"T5's decoder begins with padding, {pad_id}, not with {hf['decoder_start_token_id']}")
         # transformers 4 says it by tying, transformers 5 ties all and says it by scaling
         tie = hf.get("scale_decoder_outputs", hf.get("tie_word_embeddings", True))
         return cls(
             hf["vocab_size"], hf["d_model"], hf["num_layers"], hf.get("num_decoder_layers"), hf["num_heads"],
             hf["d_kv"], hf["d_ff"], hf.get("relative_attention_num_buckets", 32),
             hf.get("relative_attention_max_distance", 128), hf.get("layer_norm_epsilon", 1e-6),
-            gated=kind == "gated-gelu", tie=tie, pad_id=hf.get("pad_token_id", 0), end_id=hf.get("eos_token_id", 1),
+            gated=kind == "gated-gelu", tie=tie, pad_id=pad_id, end_id=hf.get("eos_token_id", 1),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:

@@ -170,5 +170,7 @@ EQUIVALENT = {
         "-1  ->  without USub (#2)": TWO_AXES,
         "dropped: if not len(places):": "a batch of no rows goes through the toy model of the checks as well",
         "dropped: return scores (#2)": "the same",
+        "torch.zeros(len(ids), device=ids.device)  ->  without device": "the checks run on the CPU",
+        "torch.arange(len(places), device=ids.device)  ->  without device": "the checks run on the CPU",
     },
 }

@@ -9,7 +9,7 @@ from llmkit.course.exercise import Case, Exercise
 from llmkit.layers.norms import layer_norm
 from llmkit.models.gpt2 import GPT2Config, count_params
 from llmkit.training.losses import next_token_loss
-from llmkit.training.optim import warmup_cosine
+from llmkit.training.schedules import warmup_cosine
 
 
 def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -446,7 +446,7 @@ EXERCISES = [
     Exercise(
         number="5.6",
         name="warmup_cosine",
-        reference="llmkit.training.optim:warmup_cosine",
+        reference="llmkit.training.schedules:warmup_cosine",
         cases=schedule_cases,
         hints=(
             "Two branches: step < warmup is a straight line; after it, a cosine in the share of the way that is done.",

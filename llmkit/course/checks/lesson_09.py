@@ -133,6 +133,24 @@ def replace_tokens_drawn_early(ids, chosen, mask_id, vocab_size, generator=None,
     return inputs
 
 
+def replace_half_of_the_rest(ids, chosen, mask_id, vocab_size, generator=None, mask_share=0.8, random_share=0.1):
+    return _replaced(
+        ids, chosen, mask_id, vocab_size, generator, mask_share, random_share,
+        lambda m, r: 0.5, lambda drawn, chosen, masked: drawn & chosen & ~masked,
+    )  # fmt: skip
+
+
+def replace_draws_few_tokens(ids, chosen, mask_id, vocab_size, generator=None, mask_share=0.8, random_share=0.1):
+    inputs = ids.clone()
+    masked = _bernoulli(mask_share, ids, generator) & chosen
+    inputs[masked] = mask_id
+    if mask_share == 1 or random_share == 0:
+        return inputs
+    replaced = _bernoulli(_right_rest(mask_share, random_share), ids, generator) & chosen & ~masked
+    inputs[replaced] = torch.randint(vocab_size, (int(replaced.sum()),), generator=generator)
+    return inputs
+
+
 def replace_without_generator(ids, chosen, mask_id, vocab_size, generator=None, mask_share=0.8, random_share=0.1):
     return replace_chosen(ids, chosen, mask_id, vocab_size, _generator(12345), mask_share, random_share)
 
@@ -193,6 +211,11 @@ def _half(model):
 def fill_logits(model, ids, mask_id, k=5, attention_mask=None):
     scores, tokens = model(ids, attention_mask)[ids == mask_id].float().topk(k, dim=-1)
     return tokens, scores
+
+
+def fill_log_probabilities(model, ids, mask_id, k=5, attention_mask=None):
+    log_p, tokens = model(ids, attention_mask)[ids == mask_id].float().log_softmax(-1).topk(k, dim=-1)
+    return tokens, log_p
 
 
 def fill_swapped(model, ids, mask_id, k=5, attention_mask=None):
@@ -258,6 +281,11 @@ def pair_cases() -> list[Case]:
 def pair_sep_in_segment_1(first, second, cls_id, sep_id):
     ids, types = join_pair(first, second, cls_id, sep_id)
     return ids, [0] * (1 + len(first)) + [1] * (len(ids) - 1 - len(first)) if len(second) else types
+
+
+def pair_last_sep_in_segment_0(first, second, cls_id, sep_id):
+    ids, types = join_pair(first, second, cls_id, sep_id)
+    return ids, [*types[:-1], 0]
 
 
 def pair_no_last_sep(first, second, cls_id, sep_id):
@@ -354,6 +382,30 @@ def positions_right_but_boolean_of_1(ids, pad_id=1):
     return real.cumsum(-1) * real + pad_id
 
 
+def positions_padding_0(ids, pad_id=1):
+    real = (ids != pad_id).long()
+    return (real.cumsum(-1) + pad_id) * real
+
+
+def positions_one_too_high(ids, pad_id=1):
+    return torch.where(ids == pad_id, pad_id, (ids != pad_id).cumsum(-1) + pad_id + 1)
+
+
+def positions_only_for_pad_1(ids, pad_id=1):
+    return torch.where(ids == 1, 1, (ids != 1).cumsum(-1) + 1)
+
+
+def positions_less_all_padding(ids, pad_id=1):
+    padding = ids == pad_id
+    return positions_by_column(ids, pad_id) - (padding.sum(1, keepdim=True) * ~padding)
+
+
+def positions_less_padding_in_front(ids, pad_id=1):
+    padding = ids == pad_id
+    front = padding.long().cumprod(1).sum(1, keepdim=True)
+    return positions_by_column(ids, pad_id) - front * ~padding
+
+
 # --- 9.7 pseudo_log_likelihood ---
 
 
@@ -442,6 +494,24 @@ def pll_half(model, ids, mask_id, special=None):
     return pseudo_log_likelihood(model, ids, mask_id, special)
 
 
+def pll_float_too_late(model, ids, mask_id, special=None):
+    scores = torch.zeros(len(ids))
+    for t in (~_special(ids, special)).nonzero().flatten().tolist():
+        copy = ids.clone()
+        copy[t] = mask_id
+        scores[t] = model(copy[None], None)[0, t].log_softmax(-1)[ids[t]].float()
+    return scores
+
+
+def pll_of_the_best(model, ids, mask_id, special=None):
+    scores = torch.zeros(len(ids))
+    for t in (~_special(ids, special)).nonzero().flatten().tolist():
+        copy = ids.clone()
+        copy[t] = mask_id
+        scores[t] = model(copy[None], None)[0, t].float().log_softmax(-1).max()
+    return scores
+
+
 def pll_of_the_mask(model, ids, mask_id, special=None):
     scores = torch.zeros(len(ids))
     for t in (~_special(ids, special)).nonzero().flatten().tolist():
@@ -472,6 +542,7 @@ EXERCISES = [
                 lambda: 12 / 24 * 30 / 90
             ),
             "that is the dog's": lambda: 1 - p_cat(),
+            "that is in per cent; a number between 0 and 1 is wanted": lambda: 100 * p_cat(),
             "the counts of different animals cannot be added up like that: 30 of 90 is one in three, 20 of 70 less": (
                 lambda: 12 * 30 / (12 * 30 + 5 * 20)
             ),
@@ -491,6 +562,8 @@ EXERCISES = [
             "a tenth of the *chosen* stay, not a tenth of all": lambda: 9500,
             "a random token is not what was there": lambda: 8800,
             "that is how many are seen changed": lambda: 10_000 - unchanged(),
+            "only the random ones were taken away; a token that became [MASK] is not seen either": lambda: 9850,
+            "that is the share; how many tokens of 10,000 is it?": lambda: unchanged() / 10_000,
             "those are the chosen ones that stay; the others were not touched at all": lambda: 150,
         },
     ),
@@ -516,6 +589,12 @@ EXERCISES = [
             "the new tokens were drawn before the second bernoulli: the order of the draws is part of the task": (
                 replace_tokens_drawn_early
             ),
+            "the second probability is 0.5 only for BERT's shares; work it out from mask_share and random_share": (
+                replace_half_of_the_rest
+            ),
+            "new tokens were drawn only for the places that need one; draw them for all places and pick there": (
+                replace_draws_few_tokens
+            ),
             "these are other random numbers: give generator=generator to every draw": replace_without_generator,
             "those are the labels; what the model sees is wanted": replace_gives_labels,
             "the result is right, but it was written into the ids that were given: begin with ids.clone()": (
@@ -539,6 +618,7 @@ EXERCISES = [
         ),
         wrong={
             "those are logits; probabilities are wanted": fill_logits,
+            "those are log-probabilities; probabilities are wanted": fill_log_probabilities,
             "the two tensors are in the other order: tokens first, then probabilities": fill_swapped,
             "the softmax was taken over the k best alone; it belongs over the whole vocabulary, before topk": fill_among_k,
             "the attention mask was not given to the model": fill_without_mask,
@@ -561,6 +641,7 @@ EXERCISES = [
         ),
         wrong={
             "the first [SEP] belongs to segment 0": pair_sep_in_segment_1,
+            "the last [SEP] belongs to the second text: segment 1": pair_last_sep_in_segment_0,
             "the [SEP] at the end is missing": pair_no_last_sep,
             "the second text has no [CLS] of its own": pair_second_cls,
             "segments are counted from 0": pair_types_from_1,
@@ -587,6 +668,11 @@ EXERCISES = [
             "padding got the row of the token before it; its row is pad_id": positions_padding_not_reset,
             "the first token got pad_id, which is padding's own row": positions_start_at_pad,
             "1 was added whatever pad_id is": positions_always_1,
+            "padding got row 0; its row is pad_id": positions_padding_0,
+            "tokens begin one too high: a running sum counts from 1, so add pad_id and no more": positions_one_too_high,
+            "pad_id was not used: it need not be 1": positions_only_for_pad_1,
+            "all padding of a text was taken off, also what stands behind a token": positions_less_all_padding,
+            "padding in front was taken off, but padding in the middle is still counted": positions_less_padding_in_front,
             "the sum ran down the batch, over different texts": positions_down_the_batch,
             "padding was taken to be 1, whatever pad_id is": positions_right_but_boolean_of_1,
         },
@@ -616,6 +702,8 @@ EXERCISES = [
             ),
             "the sign is turned: log-probabilities are not above 0": pll_positive,
             "logits in half precision: .float() before log_softmax": pll_half,
+            "logits in half precision: .float() came after log_softmax; it belongs before": pll_float_too_late,
+            "that is the most probable token; ask for the one that was hidden": pll_of_the_best,
             "that is how probable [MASK] itself is; ask for the token that was hidden": pll_of_the_mask,
         },
     ),

@@ -104,6 +104,25 @@ def corruption_targets_end_only(ids, noise, sentinels, end_id):
     return _corrupt(ids, noise, sentinels, end_id, ends=(False, True))
 
 
+def corruption_inputs_end_only(ids, noise, sentinels, end_id):
+    return _corrupt(ids, noise, sentinels, end_id, ends=(True, False))
+
+
+def corruption_plain_text(ids, noise, sentinels, end_id):
+    return _corrupt(ids, noise, sentinels, end_id)[0], [*ids, end_id]
+
+
+def corruption_runs_out(ids, noise, sentinels, end_id):
+    if len(ids) != len(noise):
+        raise ValueError("length")
+    left = iter(sentinels)
+    begins = [i for i, missing in enumerate(noise) if missing and not (i and noise[i - 1])]
+    try:
+        return span_corruption(ids, noise, [next(left) for _ in begins], end_id)
+    except StopIteration as error:
+        raise IndexError("list index out of range") from error
+
+
 def corruption_last_sentinel(ids, noise, sentinels, end_id):
     return _corrupt(ids, noise, sentinels, end_id, last=True)
 
@@ -162,6 +181,18 @@ def share_cases() -> list[Case]:
 
 def share_as_counts(make_mask, length, n_draws, rng):
     return np.sum([make_mask(length, rng) for _ in range(n_draws)], axis=0).astype(float)
+
+
+def share_as_whole_counts(make_mask, length, n_draws, rng):
+    return np.sum([make_mask(length, rng) for _ in range(n_draws)], axis=0)
+
+
+def share_of_any(make_mask, length, n_draws, rng):
+    return np.any([make_mask(length, rng) for _ in range(n_draws)], axis=0)
+
+
+def share_as_list(make_mask, length, n_draws, rng):
+    return np.mean([make_mask(length, rng) for _ in range(n_draws)], axis=0).tolist()
 
 
 def share_by_length(make_mask, length, n_draws, rng):
@@ -257,6 +288,13 @@ def replace_in_place(ids, spans, mask_id):
     return out
 
 
+def replace_in_place_and_takes_all(ids, spans, mask_id):
+    out = list(ids)
+    for start, size in spans:
+        out[start : start + size] = [mask_id]
+    return out
+
+
 def replace_end_as_size(ids, spans, mask_id):
     replace_spans(ids, spans, mask_id)
     out, end = [], 0
@@ -264,6 +302,27 @@ def replace_end_as_size(ids, spans, mask_id):
         out += [*ids[end:start], mask_id]
         end = last
     return [*out, *ids[end:]]
+
+
+def replace_loses_one(ids, spans, mask_id):
+    replace_spans(ids, spans, mask_id)
+    out, end = [], 0
+    for start, size in spans:
+        out += [*ids[end:start], mask_id]
+        end = start + max(size, 1)
+    return [*out, *ids[end:]]
+
+
+def replace_refuses_touching(ids, spans, mask_id):
+    if any(start + size >= following for (start, size), (following, _) in zip(spans, spans[1:], strict=False)):
+        raise ValueError("spans")
+    return replace_spans(ids, spans, mask_id)
+
+
+def replace_refuses_the_end(ids, spans, mask_id):
+    if any(start >= len(ids) for start, _ in spans):
+        raise ValueError("spans")
+    return replace_spans(ids, spans, mask_id)
 
 
 def replace_without_rest(ids, spans, mask_id):
@@ -332,6 +391,15 @@ def shifted_over_the_first(labels, start_id, pad_id):
 
 def shifted_round(labels, start_id, pad_id):
     return labels.masked_fill(labels == IGNORE, pad_id).roll(1, dims=1)
+
+
+def shifted_padded_by_labels(labels, start_id, pad_id):
+    return shift_right(labels, start_id, pad_id).masked_fill(labels == IGNORE, pad_id)
+
+
+def shifted_in_place(labels, start_id, pad_id):
+    labels[labels == IGNORE] = pad_id
+    return shift_right(labels, start_id, pad_id)
 
 
 # --- 11.8 repair_spans ---
@@ -412,6 +480,38 @@ def repair_only_the_answer(inputs, targets, sentinels, end_id):
     return [token for token in targets if token not in sentinels and token != end_id]
 
 
+def repair_keeps_the_first(inputs, targets, sentinels, end_id):
+    seen, kept, writing = set(), [], True
+    for token in targets:
+        if token == end_id:
+            break
+        if token in sentinels:
+            writing = token not in seen
+            seen.add(token)
+        kept += [token] * writing
+    return repair_spans(inputs, kept, sentinels, end_id)
+
+
+def repair_with_ends_inside(inputs, targets, sentinels, end_id):
+    spans, current = {}, []
+    for token in targets:
+        if token in sentinels:
+            current = spans[token] = []
+        else:
+            current.append(token)
+    text = inputs[: inputs.index(end_id)] if end_id in inputs else inputs
+    return [t for token in text for t in (spans.get(token, []) if token in sentinels else [token])]
+
+
+def repair_wants_all_answers(inputs, targets, sentinels, end_id):
+    stop = targets.index(end_id) if end_id in targets else len(targets)
+    text = inputs[: inputs.index(end_id)] if end_id in inputs else inputs
+    for token in text:
+        if token in sentinels and token not in targets[:stop]:
+            raise KeyError(token)
+    return repair_spans(inputs, targets, sentinels, end_id)
+
+
 def repair_unknown_stays(inputs, targets, sentinels, end_id):
     answered = repair_spans(sentinels, targets, [], end_id) and {t for t in targets if t in sentinels}
     kept = [t for t in sentinels if t not in (answered or set())]
@@ -442,6 +542,15 @@ EXERCISES = [
                 [2, 3, 4, 16],
             ],
             "the heads are missing: each has weights and keys of its own": lambda: [[2, 4, 7], [2, 7, 48]],
+            "the weights are right; after split_heads the keys are in heads of 16 numbers": lambda: [
+                [2, 3, 4, 7],
+                [2, 7, 48],
+            ],
+            "the weights are right; the keys are not turned over yet: a row for each token of the text": lambda: [
+                [2, 3, 4, 7],
+                [2, 3, 16, 7],
+            ],
+            "the axis of the two texts is missing, in front": lambda: [[3, 4, 7], [3, 7, 16]],
         },
     ),
     Exercise(
@@ -464,6 +573,15 @@ EXERCISES = [
                 "The cat sat on the mat .",
             ],
             "input and target are exchanged": lambda: ["<X> cat sat <Y> mat", "The <X> on the <Y> ."],
+            "without end tokens, please": lambda: ["The <X> on the <Y> . </s>", "<X> cat sat <Y> mat </s>"],
+            "no sentinel closes the target here; there are two spans and two sentinels": lambda: [
+                "The <X> on the <Y> .",
+                "<X> cat sat <Y> mat <Z>",
+            ],
+            "one space between any two tokens: the full stop is a token too": lambda: [
+                "The <X> on the <Y>.",
+                "<X> cat sat <Y> mat",
+            ],
             "the sentinels must stay in the input: where something is missing is told to the model": lambda: [
                 "The on the .",
                 "<X> cat sat <Y> mat",
@@ -488,8 +606,11 @@ EXERCISES = [
             "the targets lack the sentinels, so nobody can tell which words belong where": corruption_bare_targets,
             "the end token is missing: both lists are closed by end_id": corruption_no_ends,
             "the inputs are not closed by end_id; both lists are": corruption_targets_end_only,
+            "the targets are not closed by end_id; both lists are": corruption_inputs_end_only,
             "the targets have one sentinel more at their end (as the paper's figure has); here end_id closes them": corruption_last_sentinel,
             "the tokens that stay are in the targets as well; they hold only what is missing": corruption_whole_text,
+            "the targets are the whole text (BART's way); T5's hold each sentinel and what is missing": corruption_plain_text,
+            "too few sentinels should raise ValueError, not IndexError: compare their number with the spans first": corruption_runs_out,
             "in the targets a sentinel stands before its span, not after it": corruption_sentinel_after,
             "more spans than sentinels, and a mask of another length, should raise ValueError": corruption_never_refuses,
             "the pair is (inputs, targets), in this order": corruption_swapped,
@@ -509,7 +630,10 @@ EXERCISES = [
             "close: 0.15 · 30 is 4.5, and a half is rounded to the even neighbour, 4": lambda: 29,
             "0.15 · 31 is 4.65, which rounds to 5 tokens, and 5 / 3 to two spans": lambda: 31,
             "that is the shortest text with two whole spans of 3; rounding makes two of them earlier": lambda: 40,
-            "you rounded down: 4 tokens and 4 / 3, but 5 / 3 rounds up to 2": lambda: 33,
+            "you rounded 0.15 · 33 = 4.95 down to 4 tokens; it is 5, and 5 / 3 rounds to two spans": lambda: 33,
+            "you rounded 5 / 3 down to one span; it rounds to 2": lambda: 36,
+            "you rounded down both times; 0.15 · length and the third of it go to the nearest whole number": lambda: 39,
+            "up to 23 there are 3 tokens of noise; but 4 tokens are still one span: 4 / 3 rounds to 1": lambda: 23,
         },
     ),
     Exercise(
@@ -524,6 +648,9 @@ EXERCISES = [
         ),
         wrong={
             "these are counts; divide by the number of draws": share_as_counts,
+            "these are counts, whole numbers; divide by the number of draws": share_as_whole_counts,
+            "that says whether a token is ever hidden; asked is in which share of the masks": share_of_any,
+            "the values are right, but in a list; an array is asked for": share_as_list,
             "divide by the number of draws, not by the length": share_by_length,
             "the mean runs over the places of each mask; it must run over the masks, for each place": share_of_each_mask,
             "that is one number for everything; each place has its own": share_of_everything,
@@ -549,8 +676,12 @@ EXERCISES = [
             "two spans that touch leave two masks; they were melted into one": replace_merges,
             "spans that overlap, are out of order or reach beyond the text should raise ValueError": replace_never_refuses,
             "after the first span is replaced, the others have moved: read from ids, write to a new list": replace_in_place,
+            "after one span is replaced the next have moved: work from the last to the first, or write a new list": replace_in_place_and_takes_all,
             "the second number of a span is how many tokens it takes, not where it ends": replace_end_as_size,
             "the text after the last span is missing": replace_without_rest,
+            "a span of 0 tokens takes nothing away; the token after its mask is lost": replace_loses_one,
+            "two spans may touch: each leaves its mask": replace_refuses_touching,
+            "a span of 0 tokens may stand at the end, at len(ids)": replace_refuses_the_end,
         },
     ),
     Exercise(
@@ -573,6 +704,8 @@ EXERCISES = [
             "-100 becomes pad_id, not start_id": shifted_padded_with_start,
             "start_id has replaced the first label; it must push all of them one place on": shifted_over_the_first,
             "the last label has come round to the front; start_id stands there": shifted_round,
+            "padding was put where the labels have -100; ids and -100 move together, one place later": shifted_padded_by_labels,
+            "the labels were changed in place: the loss would count their padding; work on a copy": shifted_in_place,
         },
     ),
     Exercise(
@@ -590,6 +723,9 @@ EXERCISES = [
             "the sentinels are still in the text": repair_keeps_sentinels,
             "a model's answer may go on after its end_id; that does not count": repair_reads_on,
             "the result has no end_id": repair_with_end,
+            "end_id was taken for a part of an answer; targets are read up to it only": repair_with_ends_inside,
+            "of two answers for one sentinel the last counts; here the first did": repair_keeps_the_first,
+            "a sentinel may be without an answer: it leaves nothing, and that is no error": repair_wants_all_answers,
             "of two answers for one sentinel the last counts; here they were joined": repair_adds_up,
             "these are the missing tokens alone; put them into the text": repair_only_the_answer,
             "a sentinel without an answer leaves nothing; here it stays in the text": repair_unknown_stays,

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 
 import torch
+from torch.nn import functional as F
 
 from llmkit.course.exercise import Case, Exercise
 from llmkit.evaluation.alignment import aligned_share
@@ -95,6 +96,30 @@ def mixing_softmax(sizes, limit=None, temperature=1.0):
     return dict(zip(sizes, (torch.tensor(capped, dtype=torch.float64) / temperature).softmax(0).tolist(), strict=True))
 
 
+def mixing_never_refuses(sizes, limit=None, temperature=1.0):
+    weights = {task: (n if limit is None else min(n, limit)) ** (1 / temperature) for task, n in sizes.items()}
+    return {task: weight / sum(weights.values()) for task, weight in weights.items()}
+
+
+def mixing_limit_zero_is_none(sizes, limit=None, temperature=1.0):
+    return _rates(sizes, limit or None, temperature, lambda n, k, t: min(n, k) ** (1 / t))
+
+
+def mixing_undivided(sizes, limit=None, temperature=1.0):
+    _refuse_mixture(sizes, limit, temperature)
+    return {task: (n if limit is None else min(n, limit)) ** (1 / temperature) for task, n in sizes.items()}
+
+
+def mixing_divided_by_sizes(sizes, limit=None, temperature=1.0):
+    _refuse_mixture(sizes, limit, temperature)
+    capped = {task: n if limit is None else min(n, limit) for task, n in sizes.items()}
+    return {task: n ** (1 / temperature) / sum(capped.values()) for task, n in capped.items()}
+
+
+def mixing_as_list(sizes, limit=None, temperature=1.0):
+    return list(_rates(sizes, limit, temperature, lambda n, k, t: min(n, k) ** (1 / t)).values())
+
+
 # --- 12.2 answer_log_probs ---
 
 
@@ -173,6 +198,25 @@ def answer_half_precision(logits, labels):
     counted = labels != IGNORE
     picked = logits.log_softmax(-1).gather(-1, labels.masked_fill(~counted, 0)[..., None]).squeeze(-1)
     return (picked * counted).sum(-1)
+
+
+def answer_gathers_minus_hundred(logits, labels):
+    picked = logits.float().log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)
+    return (picked * (labels != IGNORE)).sum(-1)
+
+
+def answer_one_number(logits, labels):
+    return answer_log_probs(logits, labels).sum()
+
+
+def answer_mean_loss(logits, labels):
+    return -F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+
+
+def answer_in_place(logits, labels):
+    padding = labels == IGNORE
+    labels[padding] = 0
+    return answer_log_probs(logits, labels.masked_fill(padding, IGNORE))
 
 
 def answer_without_end(logits, labels):
@@ -273,6 +317,25 @@ def counts_recall(hypothesis, references, n):
     return clipped_counts(hypothesis, references, n)[0], sum(_grams(references[0], n).values())
 
 
+def counts_of_all_references(hypothesis, references, n):
+    most = Counter()
+    for reference in references:
+        most |= _grams(reference, n)
+    return clipped_counts(hypothesis, references, n)[0], most.total()
+
+
+def counts_words_in_total(hypothesis, references, n):
+    return clipped_counts(hypothesis, references, n)[0], len(hypothesis)
+
+
+def counts_different_in_total(hypothesis, references, n):
+    return clipped_counts(hypothesis, references, n)[0], len(_grams(hypothesis, n))
+
+
+def counts_matching_alone(hypothesis, references, n):
+    return clipped_counts(hypothesis, references, n)[0]
+
+
 def counts_always_words(hypothesis, references, n):
     return clipped_counts(hypothesis, references, 1)
 
@@ -316,6 +379,14 @@ def brevity_wrong_way(length, reference_length):
 
 def brevity_divides_by_zero(length, reference_length):
     return 1.0 if length >= reference_length else math.exp(1 - reference_length / length)
+
+
+def brevity_at_least_one_token(length, reference_length):
+    return 1.0 if length >= reference_length else math.exp(1 - reference_length / max(length, 1))
+
+
+def brevity_nothing_is_zero(length, reference_length):
+    return min(1.0, math.exp(1 - reference_length / length)) if length else 0.0
 
 
 # --- 12.6 aligned_share ---
@@ -380,6 +451,22 @@ def share_last_link_only(weights, links):
     _by_output(links)
     best, last = weights.argmax(-1).tolist(), {j: i for i, j in links}
     return sum(best[j] == i for j, i in last.items()) / len(last)
+
+
+def share_with_links_exchanged(weights, links):
+    meant, best = _by_output([(j, i) for i, j in links]), weights.argmax(-1).tolist()
+    return sum(best[j] in inputs for j, inputs in meant.items()) / len(meant)
+
+
+def share_of_links_from_the_inputs(weights, links):
+    _by_output(links)
+    best = weights.argmax(0).tolist()
+    return sum(best[i] == j for i, j in links) / len(links)
+
+
+def share_any_of_equal(weights, links):
+    meant = _by_output(links)
+    return sum(any(weights[j, i] == weights[j].max() for i in inputs) for j, inputs in meant.items()) / len(meant)
 
 
 def share_number_not_share(weights, links):
@@ -483,6 +570,18 @@ def lcs_largest_neighbour_diagonal(a, b):
     return above[-1]
 
 
+def lcs_one_row_many_times(a, b):
+    table = [[0] * (len(b) + 1)] * (len(a) + 1)
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+def lcs_without_the_last(a, b):
+    return lcs_length(a[:-1], b[:-1])
+
+
 def lcs_itself(a, b):
     """The words, not how many: followed back through a full table."""
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
@@ -527,6 +626,13 @@ EXERCISES = [
             "the shares do not sum to 1: the power has to come before the division by the sum": mixing_not_normalised,
             "divided by the sum without the limit, so the shares do not sum to 1": mixing_divided_by_all,
             "that is a softmax of the sizes, which gives the largest task everything": mixing_softmax,
+            "no task, a size or a limit below 1, a temperature that is not above 0: each raises a ValueError": (
+                mixing_never_refuses
+            ),
+            "a limit of 0 is refused too; ask `limit is not None`, because 0 counts as false": mixing_limit_zero_is_none,
+            "these are weights, not shares yet: divide each by their sum": mixing_undivided,
+            "divided by the sum of the sizes; the powers are divided by the sum of the powers": mixing_divided_by_sizes,
+            "the shares are right, but a dictionary is wanted, task to share": mixing_as_list,
         },
     ),
     Exercise(
@@ -553,6 +659,12 @@ EXERCISES = [
             "the softmax goes over the vocabulary, the last axis": answer_softmax_over_time,
             "that is the probability of the model's favourites, whatever the labels say": answer_best_instead,
             "computed in half precision; logits.float() comes first": answer_half_precision,
+            "gather was given -100, which is no token: put one in its place before, and let it count 0 after": (
+                answer_gathers_minus_hundred
+            ),
+            "that is one number for all answers; each row has its own": answer_one_number,
+            "that is the mean over the tokens of all answers; each row has its own sum": answer_mean_loss,
+            "-100 was overwritten in `labels` itself; masked_fill makes a new tensor": answer_in_place,
             "the last token was left out: the end of an answer is part of it": answer_without_end,
         },
     ),
@@ -596,6 +708,14 @@ EXERCISES = [
             "the best single reference; n-grams may come from different ones": counts_best_reference,
             "an n-gram has to be in one reference, not in all of them": counts_in_every_reference,
             "the second number is how many n-grams the translation has, not the reference": counts_recall,
+            "the second number is how many n-grams the translation has, not the references together": (
+                counts_of_all_references
+            ),
+            "the second number counts n-grams, and a text has fewer pairs than words": counts_words_in_total,
+            "in the second number len() counts *different* n-grams; .total() counts each as often as it is said": (
+                counts_different_in_total
+            ),
+            "a pair is wanted: how many match, and how many there are": counts_matching_alone,
             "single words were counted, whatever n is": counts_always_words,
             "the matching ones come first": counts_swapped,
             "both numbers are wanted, undivided: a corpus adds them up first": counts_precision,
@@ -614,6 +734,10 @@ EXERCISES = [
         wrong={
             "longer translations get more than 1: the factor is 1 from c = r on": brevity_also_longer,
             "the wrong way round: it is the shorter translations that lose": brevity_wrong_way,
+            "no tokens where some were wanted is 0, the limit; counted as one token they still get something": (
+                brevity_at_least_one_token
+            ),
+            "no tokens where none were wanted is no fault: 1": brevity_nothing_is_zero,
             "c = 0 divides by zero; the factor is 0 there": brevity_divides_by_zero,
             "the fraction is upside down: exp(1 - c / r) is above 1": _brevity(lambda c, r: math.exp(1 - c / r)),
             "that is the plain ratio c / r; BLEU's factor falls faster": _brevity(lambda c, r: c / r),
@@ -637,6 +761,11 @@ EXERCISES = [
             "links were counted; an output word with two right input words would need both": share_of_links,
             "divided by all output words; those without a link do not count": share_of_all_outputs,
             "the other direction: for each *input* word the output word that looks at it most": share_from_the_inputs,
+            "a link is (input word, output word); here they are exchanged": share_with_links_exchanged,
+            "the largest of a *column* is the output word that looks there most; take the largest of each row": (
+                share_of_links_from_the_inputs
+            ),
+            "of equal weights only the first counts": share_any_of_equal,
             "that is how much weight lies on the right words; the question is where the largest one lies": share_of_weight,
             "an output word kept only its last link; any of its input words is enough": share_last_link_only,
             "that is how many words; divide by how many have a link": share_number_not_share,
@@ -666,6 +795,12 @@ EXERCISES = [
             ),
             "where they differ, take the better of leaving out one of them; here both were left out": (
                 lcs_largest_neighbour_diagonal
+            ),
+            "`[[0] * n] * m` is one row m times, so what is written in one stands in all: make a new list for each": (
+                lcs_one_row_many_times
+            ),
+            "the last item of each text was left out: with a row of zeros in front the table has len + 1 rows": (
+                lcs_without_the_last
             ),
             "that is the subsequence; its length is wanted": lcs_itself,
             "that is divided by a length already; the length itself is wanted": lcs_share,

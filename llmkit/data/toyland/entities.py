@@ -75,7 +75,7 @@ def _sentence(rng: random.Random, names: tuple[str, ...], towns: tuple[str, ...]
 
 
 def _entity(rng: random.Random, kind: str, names: tuple[str, ...], towns: tuple[str, ...]) -> list[str]:
-    """A bare name in half of all cases, whatever the kind; else one that shows its kind, or seems to."""
+    """A bare name in half of all cases (of persons 85%); else one that shows its kind, or seems to."""
     if rng.random() < 0.5:
         return [rng.choice(names)]
     if kind == "PER":

@@ -70,12 +70,12 @@ class Noun:
             return phrase if self.many else written(phrase, "a")
         return f"{'these' if self.many and self.article == 'this' else self.article} {phrase}"
 
-    def tolk(self, case: str) -> list[str]:
+    def tolk(self, case: str) -> str:
         ending = ("i" if self.many else "") + CASES[case]
         words = [LEXICON[self.word] + ending]
         if self.adjective:
             words.append(LEXICON[self.adjective] + ending)
-        return [LEXICON["this"], *words] if self.article == "this" else words
+        return " ".join([LEXICON["this"], *words] if self.article == "this" else words)
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,32 @@ class Sentence:
     says_when: bool = True
 
     def english(self) -> str:
-        words = [self.subject.english(), self._english_verb()]
-        words += [self.predicate] if self.predicate else []
-        words += [self.object.english()] if self.object else []
-        words += [f"to {self.to.english()}"] if self.to else []
-        words += [f"at the {self.at}"] if self.at else []
-        words += [self.time] if self.says_when else []
-        text = " ".join(words) + "."
+        text = " ".join(words for _, words in self._english()) + "."
         return text[0].upper() + text[1:]
+
+    def tolk(self) -> str:
+        return " ".join(words for _, words in self._tolk()) + "."
+
+    def _english(self) -> list[tuple[str, str]]:
+        """(part of the sentence, its words) in English order."""
+        parts = [
+            ("subject", self.subject.english()), ("verb", self._english_verb()), ("predicate", self.predicate),
+            ("object", self.object and self.object.english()), ("to", self.to and f"to {self.to.english()}"),
+            ("at", self.at and f"at the {self.at}"), ("time", self.says_when and self.time),
+        ]  # fmt: skip
+        return [(part, words) for part, words in parts if words]
+
+    def _tolk(self) -> list[tuple[str, str]]:
+        """The same parts in Tolk's order."""
+        many = self.subject.many
+        parts = [
+            ("time", self.says_when and LEXICON[self.time]), ("subject", self.subject.tolk("subject")),
+            ("at", self.at and LEXICON[self.at] + CASES["at"]), ("to", self.to and self.to.tolk("to")),
+            ("object", self.object and self.object.tolk("object")),
+            ("predicate", self.predicate and LEXICON[self.predicate] + ("is" if many else "s")),
+            ("verb", LEXICON[self.verb] + ("m" if many else "") + TENSES[TIMES[self.time]]),
+        ]  # fmt: skip
+        return [(part, words) for part, words in parts if words]
 
     def _english_verb(self) -> str:
         tense, many = TIMES[self.time], self.subject.many
@@ -110,28 +128,21 @@ class Sentence:
         past, singular = VERBS[self.verb]
         return past if tense == "past" else self.verb if many else singular
 
-    def tolk(self) -> str:
-        words = [LEXICON[self.time]] if self.says_when else []
-        words += self.subject.tolk("subject")
-        words += [LEXICON[self.at] + CASES["at"]] if self.at else []
-        words += self.to.tolk("to") if self.to else []
-        words += self.object.tolk("object") if self.object else []
-        words += [LEXICON[self.predicate] + ("is" if self.subject.many else "s")] if self.predicate else []
-        words.append(LEXICON[self.verb] + ("m" if self.subject.many else "") + TENSES[TIMES[self.time]])
-        return " ".join(words) + "."
-
     def alignment(self) -> list[tuple[int, int]]:
-        """(English word, Tolk word) places that mean the same: what a translator has to look at."""
-        english = self.english().rstrip(".").lower().split()
-        order = self.tolk().rstrip(".").split()
+        """(English word, Tolk word) places that mean the same: what a translator has to look at.
+
+        Words are linked inside one part of the sentence, so that "old owls see an old key" has each "old" once.
+        """
+        english = [(part, word) for part, words in self._english() for word in words.lower().split()]
+        tolk = [(part, word) for part, words in self._tolk() for word in words.split()]
         back = {stem: word for word, stem in LEXICON.items()}
         links = []
-        for j, word in enumerate(order):
+        for j, (part, word) in enumerate(tolk):
             stem = max((s for s in back if word.startswith(s)), key=len)
             meaning = back[stem]
             forms = {meaning, plural(meaning), *VERBS.get(meaning, ()), *meaning.split()}
             forms |= {"is", "are", "was", "were"} if meaning == "be" else {"these"} if meaning == "this" else set()
-            links += [(i, j) for i, other in enumerate(english) if other in forms]
+            links += [(i, j) for i, (place, other) in enumerate(english) if place == part and other in forms]
         return links
 
 
@@ -163,12 +174,21 @@ def _noun(
     return Noun(rng.choice(words), adjective, rng.random() < 0.3, rng.choice(articles))
 
 
+PATIENCE = 20_000  # known sentences in a row, after which there are no others
+
+
 def translations(n: int, seed: int = 0, without: frozenset[str] = frozenset()) -> list[Sentence]:
-    """n different sentences, none of whose English is in `without`: what training must not have seen."""
+    """n different sentences, none of whose English is in `without`: what training must not have seen.
+
+    Raises ValueError where the language has not so many.
+    """
     found: dict[str, Sentence] = {}
-    source = sentences(seed)
+    source, known = sentences(seed), 0
     while len(found) < n:
         sentence = next(source)
-        if sentence.english() not in without:
-            found.setdefault(sentence.english(), sentence)
+        if sentence.english() not in without and sentence.english() not in found:
+            found[sentence.english()] = sentence
+            known = 0
+        elif (known := known + 1) == PATIENCE:
+            raise ValueError(f"there are no {n} different sentences: after {len(found)}, {known} known ones came")
     return list(found.values())

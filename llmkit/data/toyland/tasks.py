@@ -55,13 +55,22 @@ def story_questions(story: Document) -> list[tuple[str, str]]:
     return asked
 
 
+PATIENCE = 2000  # draws without one that fits, after which none is to be hoped for
+
+
 def short_stories(n: int, seed: int = 0, max_words: int = 90) -> list[Document]:
-    """n stories (no letters) of at most so many words: a small encoder can read them whole."""
-    rng, found = random.Random(seed), []
+    """n stories (no letters) of at most so many words: a small encoder can read them whole.
+
+    Raises ValueError where stories are never so short.
+    """
+    rng, found, refused = random.Random(seed), [], 0
     while len(found) < n:
         story = STORIES.sample(rng)
         if "holder" in story.trace[-1].memory and len(story.text.split()) <= max_words:
             found.append(story)
+            refused = 0
+        elif (refused := refused + 1) == PATIENCE:
+            raise ValueError(f"none of {PATIENCE} stories in a row had at most {max_words} words: allow more")
     return found
 
 

@@ -46,7 +46,7 @@ class Vocabulary:
 
     def tokens_of(self, text: str) -> list[str]:
         """The longest token that fits, again and again. Raises ValueError for what is no printable ASCII."""
-        if strange := sorted(set(text.lower()) - set(_SIGNS)):
+        if strange := sorted(set(text) - {*_SIGNS, *string.ascii_uppercase}):
             raise ValueError(f"only ASCII letters, digits, signs and spaces have tokens here, not {strange[0]!r}")
         return self._token.findall(_CAPITAL.sub(lambda m: UP + m.group().lower(), f" {text}")) if text else []
 
