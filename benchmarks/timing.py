@@ -1,19 +1,20 @@
-"""Measure two things side by side."""
+"""Measure things side by side."""
 
 import time
 from collections.abc import Callable
 
 
-def interleaved(first: Callable, second: Callable, repeats: int = 7) -> tuple[float, float]:
+def interleaved(*functions: Callable, repeats: int = 7) -> list[float]:
     """The shortest time of each in seconds; they take turns, after one run each to warm up."""
-    first(), second()
-    best = [float("inf"), float("inf")]
+    for function in functions:
+        function()
+    best = [float("inf")] * len(functions)
     for _ in range(repeats):
-        for i, function in enumerate((first, second)):
+        for i, function in enumerate(functions):
             start = time.perf_counter()
             function()
             best[i] = min(best[i], time.perf_counter() - start)
-    return best[0], best[1]
+    return best
 
 
 def report(name: str, ours: float, theirs: float, required: float) -> None:

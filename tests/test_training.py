@@ -11,7 +11,8 @@ from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.training.loop import train
 from llmkit.training.losses import cross_entropy, next_token_loss, token_log_probs, z_loss
 from llmkit.training.muon import Muon, orthogonalize, split_parameters
-from llmkit.training.optim import AdamW, clip_gradients, decay_groups, warmup_cosine
+from llmkit.training.optim import AdamW, clip_gradients, decay_groups
+from llmkit.training.schedules import warmup_cosine
 from llmkit.viz.residual import gradient_norms, logit_lens, record_residual, residual_norms
 from llmkit.viz.training import smooth
 
@@ -83,6 +84,16 @@ def test_adamw_leaves_parameters_without_gradient_alone():
     before = [p.clone() for p in model.parameters()]
     AdamW(decay_groups(model), lr=1.0).step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_adamw_takes_an_iterator_of_parameters():
+    model = torch.nn.Linear(2, 2)
+    optimizer = AdamW([{"params": model.parameters()}], lr=0.1)
+    optimizer.zero_grad()
+    before = model.weight.detach().clone()
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
 
 
 def test_muon_equals_torch():

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.training.losses import next_token_loss
-from llmkit.training.optim import AdamW, clip_gradients, decay_groups, warmup_cosine
+from llmkit.training.optim import AdamW, clip_gradients, decay_groups
 from llmkit.training.progress import tqdm
+from llmkit.training.schedules import warmup_cosine
 
 Batch = tuple[Tensor | None, ...]  # ids (B, T), attention_mask (B, T) or None, and what else the loss takes
 

@@ -1,5 +1,8 @@
 """What training makes smaller. B texts of T tokens, V tokens in the vocabulary."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +38,52 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
             f"0 … {logits.size(-1) - 1}: has the model's head as many labels as the data?"
         )
     return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE)
+
+
+class Summed(NamedTuple):
+    """Two sums over the counted tokens of a batch, to be divided by their number when all parts are added up."""
+
+    objective: Tensor  # what is made smaller: nats and penalties
+    nats: Tensor  # what is reported
+
+
+def packed_loss(
+    model: nn.Module, ids: Tensor, targets: Tensor, documents: Tensor | None = None, z_weight: float = 0.0
+) -> Summed:
+    """-log P of the targets, summed, for rows that come with their targets: llmkit.data.sampler's.
+
+    ids, targets (B, T), targets with -100 where nothing is counted; documents (B, T) for texts packed into one row.
+    z_weight times `z_loss` is added to the objective (PaLM: 1e-4).
+    """
+    logits = model(ids) if documents is None else model(ids, documents=documents)
+    logits, targets = logits.flatten(0, -2).float(), targets.flatten()
+    nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    if not z_weight:
+        return Summed(nats, nats)
+    penalties = logits.logsumexp(-1).square().masked_fill(targets == IGNORE, 0.0)
+    return Summed(nats + z_weight * penalties.sum(), nats)
+
+
+def accumulated_gradients(model: nn.Module, parts: Sequence[tuple[Tensor, ...]]) -> tuple[float, list[Tensor]]:
+    """One large batch that comes in parts, each small enough for the memory: its loss and its gradients.
+
+    parts   batches as `packed_loss` takes them: (ids, targets) or (ids, targets, documents); targets of -100 are not
+            counted, so that parts of one shape may count for very different numbers of tokens
+
+    Gives the mean nats a token over *all* parts, and the gradients of that mean in the order of model.parameters(),
+    None for a parameter that has none. So it does not matter how the batch is cut. Earlier gradients are forgotten; the
+    new ones stay in p.grad too. Raises ValueError when no token is counted; a part without any is allowed.
+    """
+    n_tokens = sum(int((part[1] != IGNORE).sum()) for part in parts)
+    if n_tokens == 0:
+        raise ValueError("no token is counted in any part")
+    model.zero_grad()
+    total = 0.0
+    for part in parts:
+        nats = packed_loss(model, *part).nats
+        (nats / n_tokens).backward()
+        total += nats.item()
+    return total / n_tokens, [p.grad for p in model.parameters()]
 
 
 def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:

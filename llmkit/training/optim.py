@@ -1,4 +1,4 @@
-"""AdamW by hand, the learning-rate schedule, clipping."""
+"""AdamW by hand, and clipping."""
 
 import math
 from collections import defaultdict
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class AdamW:
     """Adam with decoupled weight decay: each parameter moves by its mean gradient over the root of its mean square.
 
-    groups         dicts with "params" and "weight_decay" (see `decay_groups`)
+    groups         dicts with "params", "weight_decay" (see `decay_groups`) and, where a group moves at a rate of its
+                   own, "lr_scale": its learning rate is lr * lr_scale (muP, mup.py)
     lr             step size; a schedule may set `optimizer.lr` before each step
     betas          how slowly the two running means forget
     eps            added to the root, outside it
@@ -26,7 +27,7 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
     ):
-        self.groups = [dict(group) for group in groups]
+        self.groups = [{**group, "params": list(group["params"])} for group in groups]  # parameters() can be read once
         self.lr, self.betas, self.eps = lr, betas, eps
         self.steps: dict[Tensor, int] = {}  # taken by each parameter: an idle expert takes none
         self.mean: dict[Tensor, Tensor] = {}
@@ -48,7 +49,7 @@ class AdamW:
                 adamw_update(
                     parameters, [p.grad for p in parameters],
                     [self.mean[p] for p in parameters], [self.square[p] for p in parameters],
-                    step, self.lr, self.betas, self.eps, group.get("weight_decay", 0.0),
+                    step, self.lr * group.get("lr_scale", 1.0), self.betas, self.eps, group.get("weight_decay", 0.0),
                 )  # fmt: skip
 
     def zero_grad(self) -> None:
@@ -56,6 +57,10 @@ class AdamW:
         for group in self.groups:
             for p in group["params"]:
                 p.grad = None
+
+    def slots(self) -> dict[str, dict[Tensor, Tensor | int]]:
+        """What is remembered of each parameter, by kind: a checkpoint keeps it beside the weights."""
+        return {"mean": self.mean, "square": self.square, "steps": self.steps}
 
 
 def adamw_update(
@@ -83,20 +88,6 @@ def decay_groups(model: nn.Module, weight_decay: float = 0.1) -> list[dict]:
     matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def warmup_cosine(step: int, n_steps: int, peak: float, warmup: int = 0, floor: float = 0.1) -> float:
-    """The learning rate of step 0, 1, …: a straight line up to `peak`, then half a cosine down to floor * peak.
-
-    Step `warmup` is the first at the peak, step `n_steps` would be the first at the floor.
-
-    >>> [round(warmup_cosine(s, 10, 1.0, warmup=2, floor=0.0), 2) for s in (0, 1, 2, 6, 10)]
-    [0.33, 0.67, 1.0, 0.5, 0.0]
-    """
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    done = min(1.0, (step - warmup) / max(1, n_steps - warmup))
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @torch.no_grad()

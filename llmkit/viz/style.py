@@ -13,7 +13,7 @@ COLORS = {
     "model": "#0072B2",  # what was trained or counted
     "truth": "#000000",  # the source itself: exact probabilities, the entropy
     "control": "#999999",  # baselines and controls
-    "guess": "#CC79A7",  # what the reader wrote down before the run
+    "guess": "#882255",  # what the reader wrote down before the run
     "good": "#009E73",
     "bad": "#D55E00",
     "query": "#0072B2",

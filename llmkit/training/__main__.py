@@ -1,0 +1,77 @@
+"""Train from a TOML file: `python -m llmkit.training CONFIG.toml`, or with `torchrun --nproc-per-node N -m` before it.
+
+Started again, it goes on from the newest whole checkpoint. SIGTERM (a machine that is taken away) saves and ends.
+"""
+
+import argparse
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from llmkit.checkpoints.pretrained import save_pretrained
+from llmkit.tokenizers.base import Tokenizer
+from llmkit.training import distributed
+from llmkit.training.build import build_trainer
+from llmkit.training.checkpoint import CheckpointError
+from llmkit.training.lock import only_one
+from llmkit.training.run import Run, RunError, read_run
+from llmkit.training.snapshot import full_model
+from llmkit.training.trainer import Trainer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m llmkit.training", description=__doc__)
+    parser.add_argument("config", help="a TOML file; llmkit/training/run.py shows one")
+    parser.add_argument("--until", type=int, help="stop, with a checkpoint, after this step")
+    options = parser.parse_args(arguments)
+    try:
+        with distributed.process_group() as device:
+            return _train(options, device)
+    except (RunError, CheckpointError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _train(options: argparse.Namespace, device) -> int:
+    run = read_run(options.config)
+    with only_one(run.file(run.machine.folder)) if distributed.rank() == 0 else nullcontext():
+        return _run(run, options, device)
+
+
+def _run(run: Run, options: argparse.Namespace, device) -> int:
+    trainer, tokenizer = build_trainer(run, device)
+    say = print if distributed.rank() == 0 else (lambda *text: None)
+    start = trainer.resume()
+    say(f"{trainer.model.n_params():,} parameters, {distributed.world_size()} process(es) on {device}, step {start}")
+    signal.signal(signal.SIGTERM, lambda *_: trainer.stop())
+    lines = trainer.fit(options.until)
+    if trainer.step < run.settings.n_steps:
+        if trainer.saved != trainer.step:  # to write it again would put the one that is there at risk
+            trainer.save()
+        say(f"stopped after step {trainer.step}; the same command goes on")
+        return 0
+    folder = run.file(run.machine.folder)
+    _save(trainer, folder / "model", tokenizer)
+    if trainer.ema:
+        with trainer.averaged():
+            _save(trainer, folder / "model_ema", tokenizer)
+    if distributed.rank() == 0:
+        figures = next((line for line in reversed(lines) if "validation_loss" in line), lines[-1] if lines else {})
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float))
+        say(
+            f"step {trainer.step}: {shown}\nfor from_pretrained: {folder / 'model'}"
+            + (" and model_ema" if trainer.ema else "")
+        )
+    return 0
+
+
+def _save(trainer: Trainer, folder: Path, tokenizer: Tokenizer | None) -> None:
+    """All ranks must call it; the first one writes."""
+    model = full_model(trainer.model)
+    if distributed.rank() == 0:
+        save_pretrained(model, folder, tokenizer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
