@@ -1,0 +1,1 @@
+"""From a general model to a specialist and to an assistant: adapters, frozen bases, instruction tuning."""
