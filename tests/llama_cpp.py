@@ -10,12 +10,12 @@ from typing import Any
 class LlamaCpp:
     """llama.cpp's server inside this process. Closed when the object goes."""
 
-    def __init__(self, path: str | Path, n_ctx: int = 512):
+    def __init__(self, path: str | Path, n_ctx: int = 512, n_threads: int = 2):
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
         parameters.model.path, parameters.n_ctx, parameters.n_parallel = str(path), n_ctx, 1
-        parameters.cpuparams.n_threads, parameters.warmup = 2, False
+        parameters.cpuparams.n_threads, parameters.warmup = n_threads, False
         self.server = xllamacpp.Server(parameters)
 
     def _post(self, place: str, question: dict[str, Any]) -> dict[str, Any]:

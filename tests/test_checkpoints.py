@@ -396,3 +396,11 @@ def test_loaded_matrices_lie_as_one_row_reads_them_fastest(tmp_path):
     before = again(IDS)
     path.write_bytes(b"0" * path.stat().st_size)  # nothing of the model lies in the file any more
     assert torch.equal(again(IDS), before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_json_has_not_is_refused_and_the_old_file_stays(tmp_path, value):
+    safetensors.write_json({"loss": None}, tmp_path / "x.json")
+    with pytest.raises(ValueError, match=r"x\.json cannot be written: .*store None"):
+        safetensors.write_json({"loss": [value]}, tmp_path / "x.json")
+    assert safetensors.read_json(tmp_path / "x.json") == {"loss": None} and len(list(tmp_path.iterdir())) == 1

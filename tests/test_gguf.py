@@ -1,5 +1,7 @@
 """GGUF files written by gguf's own writer, read back: every kind of number, q and k in llama.cpp's order, bad files."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -171,11 +173,11 @@ def test_what_is_not_built_is_refused(tmp_path):
     tensors = tensors_of(model_of())
     for change, message in (
         ({"architecture": "gemma"}, "architecture 'gemma'"),
-        ({"llama__expert_count": 4}, "a mixture of experts"),
+        ({"llama__expert_count": 4, "llama__expert_used_count": 2}, "expert_count is 4, but the tensors make it 0"),
     ):
         with pytest.raises(WeightsError, match=message):
             load_gguf(write(tmp_path / "m.gguf", tensors, **change))
-    freqs = tensors | {"rope_freqs.weight": np.ones(8, np.float32)}
+    freqs = tensors | {"rope_freqs.weight": np.arange(8, dtype=np.float32)}
     with pytest.raises(WeightsError, match=r"rope_freqs\.weight"):
         load_gguf(write(tmp_path / "m.gguf", freqs))
     with pytest.raises(TokenizerFileError, match="pre-tokenizer 'qwen2'"):
@@ -213,3 +215,23 @@ def test_tokens_of_other_types_are_refused(tmp_path, monkeypatch, types, message
     monkeypatch.setattr(gguf.GGUFWriter, "add_token_types", changed)
     with pytest.raises(TokenizerFileError, match=message):
         load_gguf(write(tmp_path / "m.gguf", tensors_of(model_of())))
+
+
+@pytest.mark.parametrize("kind", ["Q5_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_other_kinds_are_expanded_by_gguf(tmp_path, monkeypatch, kind):
+    from llmkit.checkpoints.gguf_file import GGUFFile
+
+    number = gguf.GGMLQuantizationType[kind]
+    data = np.random.default_rng(0).integers(0, 60, gguf.quants.quant_shape_to_byte_shape((3, 512), number))
+    w = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    w.add_tensor("x", data.astype(np.uint8), raw_dtype=number)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    values = GGUFFile(tmp_path / "m.gguf")["x"]
+    assert values.shape == (3, 512)
+    assert np.array_equal(values.numpy(), gguf.quants.dequantize(data.astype(np.uint8), number))
+    monkeypatch.setitem(sys.modules, "gguf.quants", None)
+    with pytest.raises(ImportError, match=rf"expanding x, which is {kind}, needs the package gguf: pip install"):
+        GGUFFile(tmp_path / "m.gguf")["x"]

@@ -15,6 +15,10 @@ from llmkit.tokenizers.files import load_tokenizer
 
 # Only the weights that are read: Mistral's repositories hold them twice, as consolidated.safetensors too.
 HUB_FILES = ("*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja")
+# What config.json calls the number of layers, and the widths and counts that memory is taken for while building.
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+WIDTHS = ("hidden_size", "head_dim", "n_embd", "d_model", "d_kv", "num_labels")
+MOST = 1_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
@@ -39,14 +43,22 @@ def from_pretrained(
         raise WeightsError(
             f"{folder / 'config.json'}: model_type {config.get('model_type')!r} is not one of {', '.join(FAMILIES)}"
         )
+    _refuse_absurd_widths(config, folder / "config.json")
     with building_from(folder / "config.json"):
         ours = family.config.from_hf(config)
+    checkpoint = SafetensorsFolder(folder)
+    _refuse_more_parts_than_tensors(config, len(checkpoint), folder / "config.json")
+    with building_from(folder / "config.json"):
         model = family.build(ours)
-    load_weights(model, family.weights(ours), SafetensorsFolder(folder), family.ignore, dtype)
+    load_weights(model, family.weights(ours), checkpoint, family.ignore, dtype)
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if len(dtypes) > 1:  # a file may keep its norms wider than its matrices; a product needs one dtype
         model.to(reduce(torch.promote_types, dtypes))
-    tokenizer = load_tokenizer(folder) if any((folder / file).exists() for file in TOKENIZER_FILES) else None
+    tokenizer = _tokenizer(folder)
+    if tokenizer is not None and tokenizer.vocab_size > ours.vocab_size:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, but the embedding only {ours.vocab_size} rows"
+        )
     return model.eval().to(device), tokenizer
 
 
@@ -61,6 +73,31 @@ def save_pretrained(
     write_json({**model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}, folder / "config.json")
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
+
+
+def _refuse_absurd_widths(config: dict[str, Any], path: Path) -> None:
+    """A width may size a table as soon as the config is read, so this comes before anything is made of it."""
+    for key, value in config.items():
+        if key in WIDTHS and isinstance(value, (int, float)) and not 0 <= value <= MOST:
+            raise WeightsError(f"{path}: {key} = {value} is not to be believed; it is between 0 and {MOST}")
+
+
+def _refuse_more_parts_than_tensors(config: dict[str, Any], n_tensors: int, path: Path) -> None:
+    """Refuse counts for which the empty model alone would take hours, before a tensor is missed."""
+    layers = sum(value for key in LAYERS if isinstance(value := config.get(key), int))
+    experts = config.get("num_local_experts", 1)
+    parts = layers * experts if isinstance(experts, int) else layers
+    if parts > n_tensors:
+        raise WeightsError(f"{path} asks for {parts} layers or experts, but the files hold {n_tensors} tensors")
+
+
+def _tokenizer(folder: Path) -> Tokenizer | None:
+    if not any((folder / file).exists() for file in TOKENIZER_FILES):
+        return None
+    try:
+        return load_tokenizer(folder)
+    except (RecursionError, OverflowError, IndexError, RuntimeError) as error:  # what a damaged file makes of a reader
+        raise WeightsError(f"{folder}: the tokenizer's file is damaged: {error}") from None
 
 
 def _download(name: str) -> Path:

@@ -136,7 +136,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also no UTF-8, numbers of thousands of digits, endless brackets
         raise WeightsError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path} should hold a JSON object, it holds a {type(value).__name__}")
@@ -144,11 +144,15 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def write_json(value: Mapping[str, Any], path: str | Path) -> None:
-    """Write a JSON file aside, then rename it."""
+    """Write a JSON file aside, then rename it. Raises ValueError naming the file for nan and infinity."""
     path = Path(path)
     aside = path.with_name(path.name + ".partial")
     try:
-        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be written: {error} (JSON has no nan or infinity; store None)") from None
+    try:
+        aside.write_text(text + "\n", encoding="utf-8")
         _to_disk(aside)
         os.replace(aside, path)
     finally:

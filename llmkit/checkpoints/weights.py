@@ -40,7 +40,7 @@ def building_from(path: Path) -> Iterator[None]:
         raise
     except KeyError as error:
         raise WeightsError(f"{path} has no {error.args[0]!r}") from None
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, IndexError) as error:
         raise WeightsError(f"{path} describes no model that can be built: {error}") from None
 
 

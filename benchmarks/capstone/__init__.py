@@ -1,0 +1,1 @@
+"""One model through the whole course: `make capstone`."""
