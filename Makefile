@@ -16,8 +16,20 @@ lab:             ## open lesson 01 in JupyterLab (PORT=8888, BROWSER=0 to serve 
 test:            ## everything that must hold: lint, notebooks, nbval, pytest
 	@$(RUN) test
 
+test-all:        ## test, test-colab, site and test-browser
+	@$(RUN) test-all
+
+test-colab:      ## each notebook under Colab's versions, from a wheel, in an empty folder (minutes)
+	@$(RUN) test-colab
+
+test-browser:    ## JupyterLab and the site in a real Chromium; screenshots in build/screenshots/
+	@$(RUN) test-browser
+
 notebooks:       ## build all notebooks from their masters in solutions/
 	@$(RUN) notebooks
+
+site:            ## the static site, in site/
+	@$(RUN) site
 
 lint:            ## ruff
 	@$(RUN) lint
@@ -25,11 +37,20 @@ lint:            ## ruff
 bench:           ## speed, as ratios to the libraries that are known for it
 	@$(RUN) bench
 
+results:         ## the long runs that lessons draw, anew (about two hours)
+	@$(RUN) results
+
+capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 15 minutes)
+	@$(RUN) capstone
+
+time:            ## how long each lesson takes, counted
+	@$(RUN) time
+
 progress:        ## which exercises are done
 	@$(RUN) progress
 
 clean:           ## remove caches and builds; .venv and answers/ stay
 	@$(RUN) clean
 
-.PHONY: help lab test notebooks lint bench progress clean
+.PHONY: help lab test test-all test-colab test-browser notebooks site lint bench results capstone time progress clean
 .DEFAULT_GOAL := help

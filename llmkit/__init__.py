@@ -8,11 +8,12 @@ _FUNCTIONS = {
     "from_pretrained": "llmkit.checkpoints.pretrained",
     "save_pretrained": "llmkit.checkpoints.pretrained",
     "load_gguf": "llmkit.checkpoints.gguf",
+    "save_gguf": "llmkit.checkpoints.gguf",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """from_pretrained, save_pretrained and load_gguf, imported when asked for: counting needs no models."""
+    """from_pretrained, save_pretrained, load_gguf and save_gguf, imported when asked for: counting needs no models."""
     if name not in _FUNCTIONS:
         raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
     import importlib

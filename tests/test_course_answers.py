@@ -3,13 +3,14 @@
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 
 import llmkit.models.ngram
 from llmkit.course import answers, check, hint, progress, session
 from llmkit.course.exercise import find, install
-from llmkit.course.lessons import lesson
+from llmkit.course.lessons import LESSONS, Lesson, lesson
 
 RIGHT = '''
 def witten_bell(count, total, distinct, lower):
@@ -119,6 +120,26 @@ def test_answers_stand_alone_and_come_back_in_another_process(tmp_path, capsys):
     assert "mine again answer_1.2" in run.stdout
 
 
+def test_classes_of_a_notebook_are_kept(tmp_path, monkeypatch):
+    """inspect cannot find them: their module, __main__, is no file there."""
+    source = (
+        "import dataclasses\nfrom typing import NamedTuple\n\nclass Pair(NamedTuple):\n    a: int\n\n"
+        "@dataclasses.dataclass\nclass Sum:\n    total: int\n\n"
+        "def add(x):\n    pair = Pair(x)\n    return Sum(pair.a + 1)\n"
+    )
+    add = learners(source, tmp_path, "add")
+    kernel = types.ModuleType("__main__")
+    vars(kernel).update(add.__globals__)
+    monkeypatch.setitem(sys.modules, "__main__", kernel)
+    kept = answers.standalone_source(add)
+    namespace = {"__name__": "elsewhere"}
+    exec(kept, namespace)
+    assert namespace["add"](2).total == 3
+    lonely = type("Lonely", (), {"__module__": "__main__"})
+    with pytest.raises(OSError, match="source of the class Lonely"):
+        answers._source(lonely)
+
+
 def test_a_kept_answer_that_no_longer_passes_is_left_out(tmp_path, capsys):
     from llmkit.course import use_my_answers
 
@@ -175,13 +196,16 @@ def test_solutions_and_llmkits_own_functions_are_not_kept(tmp_path):
     assert answers.read(lesson(1)) == {}
 
 
-def test_progress_counts_what_is_kept(tmp_path, capsys):
+def test_progress_counts_what_is_kept(tmp_path, capsys, monkeypatch):
+    coming = Lesson(21, "21_next", "What comes next", "Later")
+    monkeypatch.setattr(sys.modules["llmkit.course.progress"], "LESSONS", (*LESSONS, coming))
     check(learners(RIGHT, tmp_path))
     check(0.25, "1.1")
     capsys.readouterr()
     progress()
     out = capsys.readouterr().out
-    assert "●○○○●○○" in out and "2 of 7" in out and "planned" in out
+    assert "●○○○●○○" in out and "2 of 7" in out and "20_real_checkpoints" in out
+    assert f"{coming.name:24} planned" in out
 
 
 def test_where_answers_are_kept(tmp_path, monkeypatch):

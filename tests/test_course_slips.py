@@ -97,6 +97,11 @@ SAID = [
     ("1.5", lambda count, total, distinct, lower: (count / total + lower) / 2, "half and half"),
     ("1.6", lambda table, x, y: -bigram_gradient(table, x, y), "the sign: this points downhill"),
     ("1.7", counts_what_follows, "tokens that follow"),
+    ("19.1", 3.87, "3.87 is not a list; the answer is a list"),
+    ("19.1", ["3.87", "-0.26"], "'3.87' is a text; write it without the quotes"),
+    ("19.1", [3.85, -0.26], "is not it"),
+    ("19.1", [3.87, -0.27], "is not it"),
+    ("19.4", {"grpo": 5}, "is not a list; the answer is a list"),
 ]
 
 

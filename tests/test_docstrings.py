@@ -9,7 +9,10 @@ import torch
 
 import llmkit
 
-PARTS = ("checkpoints", "data", "evaluation", "generation", "layers", "models", "tokenizers", "training", "viz")
+PARTS = (
+    "alignment", "checkpoints", "data", "evaluation", "finetuning", "generation", "layers", "models", "tokenizers",
+    "training", "viz",
+)  # fmt: skip
 MODULES = [
     module.name
     for part in PARTS

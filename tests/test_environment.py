@@ -1,5 +1,6 @@
 """`make` in the hands of people: old Pythons, full disks, taken ports, failed installs, interrupted ones."""
 
+import json
 import os
 import shutil
 import socket
@@ -248,3 +249,13 @@ def test_pins_and_ranges_agree():
     colab = {"torch": "2.11.0", "numpy": "2.1.3", "tokenizers": "0.22.2", "datasets": "4.0.0", "matplotlib": "3.10.0"}
     for requirement in map(Requirement, project["dependencies"]):
         assert Version(colab.get(requirement.name, pins[requirement.name])) in requirement.specifier
+
+
+def test_lab_opens_without_news_and_leaves_a_readers_own_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "VENV", str(tmp_path))
+    environment.without_news()
+    path = tmp_path / "etc" / "jupyter" / "labconfig" / "page_config.json"
+    assert json.loads(path.read_text())["disabledExtensions"] == {"@jupyterlab/apputils-extension:announcements": True}
+    path.write_text("{}")
+    environment.without_news()
+    assert path.read_text() == "{}"

@@ -50,14 +50,48 @@ def test() -> int:
             lint()
             or _run("llmkit.course.build", "--check")
             or _run("pytest", *nbval, *map(str, found), environment=environment)
-            or _run("pytest", "-n", "2", "-q", environment=environment)
+            or _run("pytest", "-n", "2", "-q", "--ignore=tests/browser", environment=environment)
         )
+
+
+def test_colab() -> int:
+    """Every notebook under Colab's versions, from a wheel, in an empty folder, without a network."""
+    return _run("llmkit.course.colab")
+
+
+def test_browser() -> int:
+    """JupyterLab and the site in a real Chromium; each test says so where there is none."""
+    return _run("pip", "install", "--quiet", "-r", "tests/browser/requirements.txt") or _run(
+        "pytest", "-q", "tests/browser"
+    )
+
+
+def test_all() -> int:
+    """Everything that `test` does, then Colab's versions, the site and a real browser; stops at a failure."""
+    return test() or test_colab() or site() or test_browser()
+
+
+def site() -> int:
+    """The static site, in site/."""
+    wanted = ("-r", "requirements-site.txt", "-c", "requirements.txt")
+    return _run("pip", "install", "--quiet", *wanted) or _run("llmkit.course.site")
 
 
 def bench() -> int:
     """All benchmarks, one after the other."""
     paths = sorted((ROOT / "benchmarks").glob("*.py"))
     return int(any([subprocess.call([sys.executable, str(path)], cwd=ROOT) for path in paths]))
+
+
+def results() -> int:
+    """The long runs whose figures the lessons draw: about two hours on one core, into llmkit/results/."""
+    scripts = [path for path in sorted((ROOT / "benchmarks" / "results").glob("*.py")) if path.name != "store.py"]
+    return int(any([subprocess.call([sys.executable, str(path)], cwd=ROOT) for path in scripts]))
+
+
+def capstone() -> int:
+    """One small model through lessons 05 to 20, and a page about it, capstone/report.md; goes on where it stopped."""
+    return _run("benchmarks.capstone")
 
 
 def progress() -> int:
@@ -68,16 +102,37 @@ def progress() -> int:
     return 0
 
 
+def time() -> int:
+    """How long each lesson takes, counted in words, lines, figures and exercises."""
+    from llmkit.course.reading_time import table
+
+    print(table())
+    return 0
+
+
+def where(*words: str) -> int:
+    """The file, lesson and exercise of a word: `where RoPE`."""
+    from llmkit.course.where import main
+
+    return main(list(words))
+
+
 def clean() -> int:
     """Remove caches and builds; .venv and answers/ stay."""
-    for pattern in ("**/__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "dist", "build"):
+    for pattern in ("**/__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "dist", "build", "site"):
         for path in ROOT.glob(pattern):
-            if ".venv" not in path.parts:
+            if not path.relative_to(ROOT).parts[0].startswith(".venv"):
                 shutil.rmtree(path, ignore_errors=True)
     return 0
 
 
-COMMANDS = {function.__name__: function for function in (progress, test, lint, notebooks, bench, clean)}
+COMMANDS = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        progress, time, where, test, test_colab, test_browser, test_all, lint, notebooks, site, bench, results,
+        capstone, clean,
+    )
+}  # fmt: skip
 
 
 def _run(module: str, *arguments: str, environment: dict[str, str] | None = None) -> int:
@@ -89,8 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llmkit.course", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
-        commands.add_parser(name, help=function.__doc__)
-    return COMMANDS[parser.parse_args(arguments).command]()
+        command = commands.add_parser(name, help=function.__doc__)
+        if function is where:
+            command.add_argument("words", nargs="+", metavar="WORD")
+    options = vars(parser.parse_args(arguments))
+    return COMMANDS[options["command"]](*options.get("words", ()))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
     if isinstance(value, types.ModuleType):
         needed[name] = f"import {value.__name__} as {name}" if value.__name__ != name else f"import {name}"
     elif isinstance(value, types.FunctionType | type) and _is_own(value):
-        source = textwrap.dedent(inspect.getsource(value))
+        source = textwrap.dedent(_source(value))
         needed[name] = ""  # so that a function that calls itself ends here
         for used in sorted(names(source)[1]):
             namespace = getattr(value, "__globals__", None) or vars(sys.modules[value.__module__])
@@ -130,6 +130,25 @@ def _collect(name: str, value: Any, needed: dict[str, str]) -> None:
         needed[name] = f"from {home} import {name}"
     else:
         raise ValueError(f"it uses {name!r} ({type(value).__name__}), which cannot be written down; pass it in")
+
+
+def _source(value: Any) -> str:
+    try:
+        return inspect.getsource(value)
+    except (OSError, TypeError):
+        if not isinstance(value, type):
+            raise
+    # inspect looks for a class in its module's file, which a notebook does not have: here are the cells, newest first
+    for entry in reversed([entry for entry in linecache.cache.values() if len(entry) == 4 and entry[1] is None]):
+        try:
+            cell = ast.parse("".join(entry[2])).body
+        except SyntaxError:
+            continue
+        for node in cell:
+            if isinstance(node, ast.ClassDef) and node.name == value.__name__:
+                start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                return "".join(entry[2][start - 1 : node.end_lineno])
+    raise OSError(f"the source of the class {value.__name__} is not available")
 
 
 def _is_own(value: Any) -> bool:

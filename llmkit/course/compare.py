@@ -1,5 +1,6 @@
 """Find the first place where two values differ, and say it in a reader's words."""
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -55,6 +56,8 @@ def show(value: Any, width: int = 70) -> str:
 
     >>> show(torch.zeros(2, 3))
     'tensor (2, 3) float32'
+    >>> show(show), show(lambda x: x)
+    ('the function show', 'a function')
     """
     if isinstance(value, torch.Tensor) and value.ndim:
         return f"tensor {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
@@ -62,6 +65,8 @@ def show(value: Any, width: int = 70) -> str:
         return f"array {value.shape} {value.dtype}"
     if isinstance(value, torch.Tensor):
         value = value.item()
+    if inspect.isfunction(value):
+        return "a function" if value.__name__ == "<lambda>" else f"the function {value.__name__}"  # repr: an address
     text = f"{value:.6g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"
 
@@ -145,6 +150,8 @@ def _array_difference(expected: Any, got: Any, tolerance: float, where: str) -> 
         return Difference(where, f"expected shape {tuple(expected.shape)}, got shape {tuple(got.shape)}")
     if expected.dtype != got.dtype:
         return Difference(where, f"expected dtype {expected.dtype}, got dtype {got.dtype}")
+    if kind == "array":  # numpy has two types of the name uint64, and torch takes only one of them
+        expected, got = expected.astype(expected.dtype.str), got.astype(got.dtype.str)
     e, g = torch.as_tensor(expected).detach().cpu(), torch.as_tensor(got).detach().cpu()
     if e.is_floating_point():
         e, g = e.double(), g.double()

@@ -20,7 +20,8 @@ OLDEST = (3, 11)
 GIGABYTES = 4  # what torch, Jupyter and the rest take, with room for pip's downloads
 
 
-COMMANDS = ("ensure", "test", "lint", "notebooks", "bench", "progress", "clean")
+COMMANDS = ("ensure", "test", "test-colab", "test-browser", "test-all", "lint", "notebooks", "bench", "results")
+COMMANDS += ("capstone", "site", "time", "progress", "clean")
 
 
 class Problem(Exception):
@@ -118,9 +119,20 @@ def ensure():
         file.write(wanted_stamp())
 
 
+def without_news():
+    """JupyterLab would ask on its first start whether to fetch news of itself; a newcomer should meet the lesson."""
+    folder = os.path.join(VENV, "etc", "jupyter", "labconfig")
+    path = os.path.join(folder, "page_config.json")
+    if not os.path.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        with open(path, "w") as file:
+            file.write('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}\n')
+
+
 def lab(port, browser):
     check_port(port)
     ensure()
+    without_news()
     lesson = "lessons/01_next_token.ipynb"  # part of an address, so with / on Windows too
     where = ["--ServerApp.port_retries=0", "--ServerApp.root_dir=" + ROOT, "--LabApp.default_url=/lab/tree/" + lesson]
     command = [PYTHON, "-m", "jupyter", "lab", "--port=%d" % port] + where

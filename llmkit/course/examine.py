@@ -46,9 +46,19 @@ def _examine_by_hand(exercise: Exercise, answer: Any) -> Report:
     for message, wrong in exercise.wrong.items():
         if first_difference(wrong(), answer, exercise.tolerance) is None:
             return report.wrong(exercise, slip=message)
-    if isinstance(answer, str) and not isinstance(exercise.reference(), str):
-        return report.wrong(exercise, f"{show(answer)} is a text; write it without the quotes")
-    return report.wrong(exercise, f"{show(answer)} is not it")
+    return report.wrong(exercise, _kind_problem(exercise.reference(), as_list) or f"{show(answer)} is not it")
+
+
+def _kind_problem(wanted: Any, answer: Any) -> str:
+    """What is wrong with the kind of an answer by hand, or an empty string; nothing is said of values or of length."""
+    if isinstance(answer, str) and not isinstance(wanted, str):
+        return f"{show(answer)} is a text; write it without the quotes"
+    if not isinstance(wanted, list | tuple):
+        return ""
+    if not isinstance(answer, list | tuple):
+        return f"{show(answer)} is not a list; the answer is a list, as in [1, 2]"
+    texts = [a for w, a in zip(wanted, answer, strict=False) if isinstance(a, str) and not isinstance(w, str)]
+    return f"{show(texts[0])} is a text; write it without the quotes" if texts else ""
 
 
 def _examine_function(exercise: Exercise, function: Callable) -> Report:
@@ -121,6 +131,8 @@ def _error_problem(expected: BaseException, got: Outcome) -> str:
 def _gradient_difference(exercise: Exercise, expected: Outcome, got: Outcome) -> Difference | None:
     for i, (e, g) in enumerate(zip(expected.gradients, got.gradients, strict=True)):
         difference = first_difference(e, g, exercise.tolerance)
+        if difference and g is None:
+            return Difference("", f"the value is right, but no gradient flows to argument {i}: was something detached?")
         if difference:
             text = f"the value is right, but not the gradient of argument {i}: {difference.text}"
             return Difference("", text)

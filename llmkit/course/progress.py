@@ -25,4 +25,5 @@ def progress() -> None:
         done_in_all, open_in_all = done_in_all + sum(marks), open_in_all + len(marks) - sum(marks)
         dots = "".join("●" if mark else "○" for mark in marks)
         print(f"  {lesson.name:24} {dots:10} {sum(marks)} of {len(marks)}")
-    print(f"{done_in_all} exercises done, {open_in_all} open. Answers are kept in {answers_folder()}")
+    noun = "exercise" if done_in_all == 1 else "exercises"
+    print(f"{done_in_all} {noun} done, {open_in_all} open. Answers are kept in {answers_folder()}")

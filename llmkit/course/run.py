@@ -32,7 +32,8 @@ class Outcome:
 
     @property
     def not_written(self) -> bool:
-        return isinstance(self.error, NotImplementedError)
+        """Raised by the stub, or bare by the learner; torch raises one too, for a kernel that a dtype does not have."""
+        return isinstance(self.error, NotImplementedError) and str(self.error).partition(" ")[0] in ("", "exercise")
 
 
 def call(function: Callable, arguments: tuple, time_limit: float = 10.0, gradients: bool = False) -> Outcome:
