@@ -29,7 +29,8 @@ start("17_preferences", solved=True)
 # Whether it *is* better is usually a matter of opinion, or of another model's opinion. Not here. Our world has 8 tokens, answers of 4 tokens, and three prompts; there are $8^4 = 4096$ answers, and we can list them all. The **reference** is a decoder of one layer, trained on made-up texts that walk round a circle of the 8 tokens, mostly in one direction. The judge's taste is a rule: half a point for each of the answer's three steps (from one of its tokens to the next) that does not fall, half a point for each different token that is not in the prompt.
 
 # %%
-from llmkit.alignment.exact import answer_index, kl, log_probs, objective, optimum, small_world
+from llmkit.alignment.exact import answer_index, kl, log_probs, objective, optimum
+from llmkit.alignment.small_world import small_world
 
 world = small_world(0)
 prompts, answers, ref, truth = world.prompts, world.answers, world.ref_log_probs, world.rewards
@@ -753,7 +754,7 @@ def gap_by_pairs(device, sizes, seeds, n_steps):
 #
 # | file | what |
 # |---|---|
-# | `llmkit/alignment/exact.py` | a world that can be counted: `small_world`, `optimum`, `objective`, `kl`, `frontier` |
+# | `llmkit/alignment/exact.py` | the best policy, by counting: `optimum`, `objective`, `kl`, `frontier`; `small_world.py` holds the world |
 # | `llmkit/alignment/preferences.py` | `win_probability`, `sample_pairs`, `bradley_terry_loss`, the ceiling |
 # | `llmkit/alignment/reward.py` | `RewardModel`, `last_token`, `normalise`, `pair_calibration` |
 # | `llmkit/alignment/best_of_n.py` | the exact distribution of best of n, and its bound |

@@ -30,8 +30,9 @@ torch.set_num_threads(1)  # models as small as these gain nothing from a second 
 # %%
 from llmkit.alignment import exact
 from llmkit.alignment.rollout import sample_rollout
+from llmkit.alignment.small_world import small_world
 
-world = exact.small_world()
+world = small_world()
 reference, prompts, beta = world.model, world.prompts.tolist(), world.beta
 P, N = world.rewards.shape
 

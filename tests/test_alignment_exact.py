@@ -18,9 +18,8 @@ from llmkit.alignment.exact import (
     objective,
     optimum,
     policy_gradient_loss,
-    reward_table,
-    small_world,
 )
+from llmkit.alignment.small_world import reward_table, small_world
 from llmkit.training.losses import token_log_probs
 
 

@@ -23,8 +23,9 @@ from llmkit.alignment.dpo import (
     simpo_loss,
     smoothed_loss,
 )
-from llmkit.alignment.exact import kl, log_probs, objective, optimum, small_world
+from llmkit.alignment.exact import kl, log_probs, objective, optimum
 from llmkit.alignment.preferences import sample_pairs
+from llmkit.alignment.small_world import small_world
 from llmkit.models.llama import LlamaConfig, llama
 from llmkit.training.loop import train
 

@@ -12,6 +12,7 @@ from llmkit.alignment import exact
 from llmkit.alignment.advantages import group_advantages, zero_variance_fraction
 from llmkit.alignment.grpo import REDUCTIONS, GRPOSettings, grpo_step, importance_log_ratio, token_losses
 from llmkit.alignment.rollout import completion_log_probs, sample_rollout, score_rollout
+from llmkit.alignment.small_world import small_world
 from llmkit.alignment.verifiers import contains_answer, exact_answer, lenient_answer, right_form
 from llmkit.data.arithmetic import ALPHABET, EOS, addition, decode, encode, is_held_out, problems
 from llmkit.evaluation.pass_at_k import mean_pass_at_k, pass_at_k
@@ -21,7 +22,7 @@ from llmkit.training.optim import AdamW
 @pytest.fixture(scope="module")
 def world():
     torch.set_num_threads(1)
-    return exact.small_world()
+    return small_world()
 
 
 def tokens(seed=0, size=0.6):

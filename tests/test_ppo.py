@@ -32,6 +32,7 @@ from llmkit.alignment.rollout import (
     sample_rollout,
     score_rollout,
 )
+from llmkit.alignment.small_world import small_world
 from llmkit.alignment.value import ValueModel, completion_values
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.training.optim import AdamW
@@ -42,7 +43,7 @@ EOS = 1
 @pytest.fixture(scope="module")
 def world():
     torch.set_num_threads(1)
-    return exact.small_world()
+    return small_world()
 
 
 def small_gpt2(seed=0, **fields):
