@@ -6,6 +6,7 @@ GPT-2 has random weights (speed does not depend on them); perplexity needs train
 """
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from timing import interleaved, report
 from llmkit.checkpoints.gguf import load_gguf
 from llmkit.checkpoints.weights import columns_first
 from llmkit.generation.generate import generate
-from llmkit.layers.int8 import with_int8_weights
+from llmkit.layers.int8 import FEW, with_int8_weights
 from llmkit.models.gpt2 import SIZES, gpt2
 
 
@@ -35,19 +36,28 @@ def speed(n_new: int) -> None:
     for n_prompt in (16, 512):
         ids = torch.randint(50257, (1, n_prompt))
         times = interleaved(lambda ids=ids: generate(narrow, ids, n_new), lambda ids=ids: generate(wide, ids, n_new))
-        report(f"int8 against float32: prompt of {n_prompt}, {n_new} new tokens", *times, required=1.5)
+        report(f"prompt of {n_prompt}, {n_new} new tokens:", *times, required=1.5, names=("int8", "float32"))
 
 
 def perplexity(path: Path) -> None:
+    """As decoding multiplies, 16 tokens at a time, and as a prompt is read, all at once."""
     model, tokenizer = load_gguf(path)
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    ids = torch.tensor([tokenizer.encode(text)[:1024]])
-    losses = []
-    for change in (lambda model: model, with_int8_weights):  # one after the other: the second changes the model
-        with torch.no_grad():
-            losses.append(torch.nn.functional.cross_entropy(change(model)(ids)[0, :-1], ids[0, 1:]))
-    print(f"SmolLM2-135M: perplexity {losses[0].exp():.3f}, with int8 weights {losses[1].exp():.3f} "
-          f"({(losses[1] - losses[0]).exp() - 1:+.2%}) over {ids.size(1)} tokens")  # fmt: skip
+    ids = torch.tensor([tokenizer.encode(text)[:1025]])
+    wide = loss(model, ids, 1024)
+    narrow = with_int8_weights(model)
+    print(f"SmolLM2-135M over 1024 tokens: perplexity {math.exp(wide):.3f}")
+    for what, piece in (("decoding", FEW), ("a prompt", 1024)):
+        nats = loss(narrow, ids, piece)
+        print(f"  with int8 weights, {what}: {math.exp(nats):.3f} ({math.expm1(nats - wide):+.2%})")
+
+
+@torch.no_grad()
+def loss(model: torch.nn.Module, ids: torch.Tensor, piece: int) -> float:
+    """Nats a token of ids (1, 1025), given `piece` tokens at a time."""
+    cache = model.new_cache()
+    logits = torch.cat([model(part, cache=cache) for part in ids[:, :-1].split(piece, 1)], 1)
+    return torch.nn.functional.cross_entropy(logits[0].double(), ids[0, 1:]).item()
 
 
 def main(n_new: int = 64) -> None:

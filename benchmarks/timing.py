@@ -17,8 +17,8 @@ def interleaved(*functions: Callable, repeats: int = 7) -> list[float]:
     return best
 
 
-def report(name: str, ours: float, theirs: float, required: float) -> None:
-    """One line; a ratio above 1 means that llmkit is faster."""
+def report(name: str, ours: float, theirs: float, required: float, names: tuple = ("llmkit", "transformers")) -> None:
+    """One line; a ratio above 1 means that the first is faster."""
     ratio = theirs / ours
     verdict = "ok" if ratio >= required else f"below {required:.1f}x"
-    print(f"{name:34} llmkit {ours:7.3f} s   transformers {theirs:7.3f} s   {ratio:.2f}x  {verdict}")
+    print(f"{name:34} {names[0]} {ours:7.3f} s   {names[1]} {theirs:7.3f} s   {ratio:.2f}x  {verdict}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.training.optim import AdamW
+from llmkit.training.precision import bf16_is_fast
 
 
 def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
@@ -13,8 +14,9 @@ def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
 
     Each matrix is divided by its norm, the root of the sum of its squares (taken as 1e-7 where it is below that); then
     comes `steps` times X <- a X + (b G + c G G) X with G = X Xᵀ, a = 3.4445, b = -4.7750, c = 2.0315. Five rounds bring
-    most singular values to between about 0.7 and 1.2, which serves. Computed in bfloat16, and so is the result. A tall
-    matrix, A > B, is treated transposed and turned back, which is the same with a smaller G.
+    most singular values to between about 0.7 and 1.2, which serves. The result is bfloat16, and so is the work where the
+    device multiplies that fast; in float32 elsewhere. A tall matrix, A > B, is treated transposed and turned back,
+    which is the same with a smaller G.
     Source: Jordan et al. 2024, "Muon" (Newton-Schulz iteration); torch.optim.Muon.
 
     >>> x = orthogonalize(torch.tensor([[[3.0, 0.0], [0.0, 4.0]]]), steps=1)     # they begin as 0.6 and 0.8
@@ -22,7 +24,7 @@ def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
     (torch.bfloat16, tensor([1.2000, 1.0000]))
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = x.bfloat16()
+    x = x.to(torch.bfloat16 if bf16_is_fast(x.device) else torch.float32)
     tall = x.size(-2) > x.size(-1)
     if tall:
         x = x.mT
@@ -30,7 +32,7 @@ def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).bfloat16()
 
 
 class Muon:
