@@ -1,4 +1,4 @@
-"""Int8 weights for decoding: only the weights are rounded, logits keep their digits, whole models still say the same."""
+"""Int8 weights for decoding: only the weights are rounded, logits keep their digits, models still say the same."""
 
 import copy
 

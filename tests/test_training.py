@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from llmkit.data.batches import document_batches, pad
 from llmkit.models.gpt2 import GPT2Config, gpt2
+from llmkit.training import muon
 from llmkit.training.loop import train
 from llmkit.training.losses import cross_entropy, next_token_loss, token_log_probs, z_loss
 from llmkit.training.muon import Muon, orthogonalize, split_parameters
@@ -123,10 +124,14 @@ def test_muon_equals_torch():
             assert (a - b).norm() < 0.2 * (b - first).norm(), name
 
 
-def test_orthogonalize():
-    values = torch.linalg.svdvals(
-        orthogonalize(torch.randn(3, 20, 12, generator=torch.Generator().manual_seed(0))).float()
-    )
+@pytest.mark.parametrize("fast", [True, False])
+def test_orthogonalize(monkeypatch, fast):
+    seen, product = [], torch.Tensor.__matmul__
+    monkeypatch.setattr(muon, "bf16_is_fast", lambda device: fast)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: seen.append(a.dtype) or product(a, b))
+    x = orthogonalize(torch.randn(3, 20, 12, generator=torch.Generator().manual_seed(0)))
+    assert x.dtype == torch.bfloat16 and set(seen) == {torch.bfloat16 if fast else torch.float32}
+    values = torch.linalg.svdvals(x.float())
     assert values.min() > 0.5 and values.max() < 1.3
 
 

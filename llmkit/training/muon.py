@@ -14,9 +14,9 @@ def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
 
     Each matrix is divided by its norm, the root of the sum of its squares (taken as 1e-7 where it is below that); then
     comes `steps` times X <- a X + (b G + c G G) X with G = X Xᵀ, a = 3.4445, b = -4.7750, c = 2.0315. Five rounds bring
-    most singular values to between about 0.7 and 1.2, which serves. The result is bfloat16, and so is the work where the
-    device multiplies that fast; in float32 elsewhere. A tall matrix, A > B, is treated transposed and turned back,
-    which is the same with a smaller G.
+    most singular values to between about 0.7 and 1.2, which serves. The result is bfloat16; so are the products where
+    the device is fast with it, else float32. A tall matrix, A > B, is treated transposed and turned back, which is the
+    same with a smaller G.
     Source: Jordan et al. 2024, "Muon" (Newton-Schulz iteration); torch.optim.Muon.
 
     >>> x = orthogonalize(torch.tensor([[[3.0, 0.0], [0.0, 4.0]]]), steps=1)     # they begin as 0.6 and 0.8
