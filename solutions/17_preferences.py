@@ -3,9 +3,9 @@
 #
 # **You will** learn a reward from noisy comparisons, choose the best of n answers by it until it goes wrong, and train a policy on the comparisons themselves (DPO), in a world so small that the best possible policy is known exactly; then the same on short stories whose true worth is known.
 #
-# **Before** you start: lesson 05 (a decoder and its loss), 07 (sampling), 16 (instruction tuning: what counts is the answer, not the prompt). From torch you need `gather`, `where`, `logsigmoid`.
+# **Before** you start: lesson 01 (toyland), 05 (a decoder and its loss), 07 (sampling), 16 (instruction tuning: what counts is the answer, not the prompt). From torch you need `gather`, `where`, `logsigmoid`.
 #
-# **Time** about 80 minutes: six exercises. All cells together run for about 40 seconds.
+# **Time** about 85 minutes: six exercises. All cells together run for about 50 seconds.
 
 # %% tags=["setup"]
 import copy
@@ -57,7 +57,7 @@ print(f"mean reward of the reference {mean_reward:.3f}; the best answer has {tru
 #
 # ### Exercise 17.1 · win_probability · ●○○ · 6 min
 #
-# Write `win_probability(first, second, flip)`. The first two are tensors of scores of one shape; the result has that shape. Refuse a `flip` that is not between 0 and 0.5 with a `ValueError`.
+# Write `win_probability(first, second, flip)`. The first two are tensors of scores of one shape; the result has that shape. Refuse a `flip` below 0 or above 0.5 with a `ValueError`; 0 and 0.5 themselves are allowed.
 
 # %% tags=["exercise"]
 from llmkit.alignment.preferences import win_probability
@@ -110,7 +110,7 @@ assert 0.60 < ceiling < 0.66 and least_loss < 0.66
 #
 # ### Exercise 17.2 · bradley_terry_loss · ●●○ · 10 min
 #
-# Write `bradley_terry_loss(chosen, rejected, margin, centre)`: scores $(M,)$ each, `margin` a number or one for each pair, $(M,)$; the result is the mean over the pairs. It must not overflow when the scores are 300 apart. Refuse shapes that differ, anything but $(M,)$, and no pairs at all, with a `ValueError`.
+# Write `bradley_terry_loss(chosen, rejected, margin, centre)`: scores $(M,)$ each, `margin` a number or one for each pair, $(M,)$; the result is the mean over the pairs. It must not overflow when the scores are 300 apart. Refuse with a `ValueError`: scores that are not both $(M,)$, no pairs at all, and margins in a column, $(M, 1)$.
 
 # %% tags=["exercise"]
 from llmkit.alignment.preferences import bradley_terry_loss
@@ -298,7 +298,7 @@ def best_of_curve(scores):
 curves = {key: best_of_curve(scores) for key, scores in proxies.items()}
 control = best_of_curve(truth)
 SHADES = {200: COLORS["bad"], 2000: COLORS["key"], 20_000: COLORS["model"]}
-lines = {"chosen by the truth": (*control[:2], COLORS["control"])}
+lines = {"chosen by the truth": (*control[:2], "#666666")}
 heights = {}
 for n in SIZES:
     lines[f"_{n}"] = (*curves[n, 0][:2], SHADES[n])
@@ -310,14 +310,14 @@ axes[0].set(
     xlabel="√KL from the reference", ylabel="gain in score (std of the reference)", title="The proxy only rises …"
 )
 draw_overoptimisation(axes[1], lines)
-axes[1].set(title="… the truth turns over", ylim=(1.2, 3.7), xlim=(0, 3.1))
-axes[1].text(0.05, 0.8, "dots: the tops", transform=axes[1].transAxes, fontsize=9)
+axes[1].set(title="… the truth turns over", ylim=(1.2, 3.9), xlim=(0, 3.1))
+axes[1].text(0.05, 0.75, "dots: the tops", transform=axes[1].transAxes, fontsize=9)
 for i, n in enumerate(SIZES):
     axes[0].text(0.98, 0.24 - 0.1 * i, f"{n:,} pairs", color=SHADES[n], fontsize=9, ha="right", transform=axes[0].transAxes)  # fmt: skip
 if guess is not None:
-    at = curves[20_000, 0][0][min(range(len(NS)), key=lambda i: abs(NS[i] - guess))]
-    axes[1].axvline(at**0.5, color=COLORS["guess"])
-    axes[1].text(at**0.5, 1.25, " your guess", color=COLORS["guess"], fontsize=9)
+    at = curves[20_000, 0][0][min(range(len(NS)), key=lambda i: abs(NS[i] - guess))] ** 0.5
+    axes[1].axvline(at, ymax=0.7, color=COLORS["guess"])
+    axes[1].text(at, 1.25, "your guess ", color=COLORS["guess"], fontsize=9, ha="right" if at > 1.2 else "left")
 tops = {key: max(range(len(NS)), key=lambda i: curve[1][i]) for key, curve in curves.items()}
 show(
     fig,
@@ -327,17 +327,19 @@ show(
     )
     + f"; chosen by the truth {control[1][-1]:.2f}",
 )
+print(f"{'':22} {'true reward':^37} {'gain in score':>15}")
+print(f"{'pairs':>8} {'seed':>6} {'n = 1':>13} {'most':>7} {'at n =':>9} {'n = 16,384':>12} {'n = 16,384':>15}")
 for (n, seed), curve in curves.items():
     top = tops[n, seed]
-    print(f"{n:6,} pairs, seed {seed}: true reward {curve[1][0]:.2f} at n = 1, most at n = {NS[top]:6,} ({curve[1][top]:.2f}), {curve[1][-1]:.2f} at n = 16,384")  # fmt: skip
-print(f"{'control':>20}: {control[1][0]:.2f} at n = 1, {control[1][-1]:.2f} at n = 16,384; your guess: {guess}")
+    print(f"{n:8,} {seed:6} {curve[1][0]:13.2f} {curve[1][top]:7.2f} {NS[top]:9,} {curve[1][-1]:12.2f} {curve[2][-1]:15.2f}")  # fmt: skip
+print(f"{'chosen by the truth':>20} {control[1][0]:8.2f} {'':17} {control[1][-1]:12.2f}\nyour guess: {guess}")
 assert all(b > a for curve in curves.values() for a, b in zip(curve[2], curve[2][1:], strict=False))
 assert sum(curve[1][-1] < max(curve[1]) for curve in curves.values()) >= 4
 
 # %% [markdown]
-# The learned score rises with every doubling of n, in all six models. The true reward rises with it at first, and then turns over: in every one of the six it ends below its top, and far below the control. (The control stops at a smaller distance because of ties: many answers have the highest reward, and it chooses among them as the reference would.) This is **over-optimisation**. Choosing hard finds the answers for which the model's error is largest, and the harder one chooses, the more the error is what one has chosen for. The answers at the far end are such as the reference seldom gives, so few pairs, or none, told the model about them.
+# The learned score rises with every doubling of n, in all six models. The true reward rises with it at first, and then turns over: in every one of the six it ends below its top, and far below the control. (The control stops at a smaller distance because of ties: many answers have the highest reward, and it chooses among them as the reference would.) This is **over-optimisation**. Choosing hard finds the answers for which the model's error is largest, and the harder one chooses, the more the error is what one has chosen for. The answers at the far end are such as the reference seldom gives, so few pairs, or none, told the model about them. How high a line climbs on the left says nothing of this: its unit is that model's own spread over the reference's answers. Compare the last two columns.
 #
-# Not as we expected: more pairs did not simply turn over later. Two seeds at one size differ as much as two sizes; one model from 2,000 pairs reaches more than either from 20,000, and one from 200 was plainly lucky. In 150 steps each of 20,000 pairs is seen about once, so this model is limited by its training too. How much later more pairs turn over would take more seeds than we have here. Nor is all six a law: one of them turns only just, and after another number of training steps (try `n_steps=120`) some still rise at n = 16,384.
+# Not as we expected: more pairs did not simply turn over later. Two seeds at one size differ as much as two sizes; models from 2,000 pairs reach about as much as those from 20,000 (seen about once each, in 150 steps), and one from 200 was plainly lucky. Nor is all six a law: one of them turns only just, and after another number of training steps (try `n_steps=120`) some still rise at n = 16,384.
 #
 # In practice the right panel cannot be drawn, because nobody knows the truth. What can be watched is the distance on the horizontal axis.
 #
@@ -367,10 +369,9 @@ for name, policy in {
 }.items():
     J = objective(policy, ref, truth, beta).mean().item()
     gap = (best.value.mean() - J).item()
-    print(
-        f"{name:11} J {J:.4f}, below J* by {gap:.4f} = beta KL(pi || pi*) = {beta * kl(policy, best.log_probs).mean():.4f}"
-    )
-    assert abs(gap - beta * kl(policy, best.log_probs).mean()) < 1e-9
+    price = beta * kl(policy, best.log_probs).mean().item()
+    print(f"{name:11} J {J:.4f}, below J* by {abs(gap):.4f} = beta KL(pi || pi*) = {abs(price):.4f}")
+    assert abs(gap - price) < 1e-9
 
 # %% [markdown]
 # For each policy the two ways to the gap agree: J falls short of $J^*$ by $\beta$ times the distance to $\pi^*$.
@@ -496,19 +497,22 @@ STYLE = {"500 pairs": COLORS["bad"], "128,000 pairs": COLORS["model"], "500 pair
 for name, color in STYLE.items():
     J = [value for _, value in runs[name][0]]
     axes[0].plot(J, color=color)
-    shift = {"500 pairs": 0.0, "128,000 pairs": 0.22, "500 pairs, IPO": -0.32}[name]
-    axes[0].text(len(J) + (-40 if shift > 0 else 1), J[-1] + shift, name, color=color, va="center", fontsize=9)
-axes[0].plot([value for _, value in runs["500 others"][0]], color=COLORS["bad"], alpha=0.4)
+    if name != "500 pairs":
+        x, shift = (20, 0.22) if name == "128,000 pairs" else (61, -0.32)
+        axes[0].text(x, J[-1] + shift, name, color=color, va="center", fontsize=9)
+other = [value for _, value in runs["500 others"][0]]
+axes[0].plot(other, color=COLORS["bad"], alpha=0.4)
+higher = other[-1] > final["500 pairs"]  # the two end close together: one name above its line's end, one below
+axes[0].text(61, other[-1], "500 others", color=COLORS["bad"], alpha=0.6, va="bottom" if higher else "top", fontsize=9)
+axes[0].text(61, final["500 pairs"], "500 pairs", color=COLORS["bad"], va="top" if higher else "bottom", fontsize=9)
 axes[0].axhline(J_ref, color=COLORS["control"], linewidth=1)
 axes[0].axhline(J_best, color=COLORS["truth"], linewidth=1)
 axes[0].text(94, J_best + 0.04, "J*", va="bottom")
 axes[0].text(101, J_ref - 0.04, "reference", va="top", ha="right", color="#666666", fontsize=9)
 if guess is not None:
     at = min(max(guess, -0.7), 2.8)  # a guess beyond the axis is drawn at its edge
-    axes[0].axhline(at, color=COLORS["guess"])
-    axes[0].text(
-        63, at, "your guess", color=COLORS["guess"], va="center", fontsize=9, bbox={"color": "white", "pad": 1}
-    )
+    axes[0].axhline(at, color=COLORS["guess"], linestyle=(0, (4, 4)), linewidth=1.5)
+    axes[0].text(2, -0.7, "dashes: your guess", color=COLORS["guess"], fontsize=9)
 axes[0].set(
     xlabel="step",
     ylabel="true J",
@@ -525,13 +529,16 @@ for name, style in (("500 pairs", "-"), ("128,000 pairs", "--")):
             axes[1].text(62, values[-1], side, color=COLORS["good"] if side == "chosen" else COLORS["bad"], va="center", fontsize=9)  # fmt: skip
 axes[1].text(62, -7.6, "128,000 pairs", fontsize=9, va="center")
 axes[1].text(8, -16.5, "500 pairs", fontsize=9)
-axes[1].set(xlabel="step", ylabel="mean log P (nats)", xlim=(0, 92), xticks=[0, 20, 40, 60], title="Both answers fall")
+axes[1].set(xlabel="step", ylabel="mean log P (nats)", xlim=(0, 96), xticks=[0, 20, 40, 60], title="Both answers fall")
 few, many = runs["500 pairs"][0], runs["128,000 pairs"][0]
 show(fig, alt=f"Left: true J by step. 128,000 pairs rise to {final['128,000 pairs']:.2f}, near J* {J_best:.2f}; 500 pairs fall to {final['500 pairs']:.2f}, IPO ends at {final['500 pairs, IPO']:.2f}. Right: log P of chosen answers from 500 pairs falls from {few[0][0].chosen:.1f} to {few[-1][0].chosen:.1f}, of rejected ones to {few[-1][0].rejected:.1f}.")  # fmt: skip
 print(f"J of the reference {J_ref:.3f}, J* {J_best:.3f}; your guess: {guess}")
+print(f"{'':15} {'true J':^17} {'KL to':>6} {'its own pairs, last step':^40}")
+print(f"{'':15} {'at most':>8} {'at end':>8} {'pi*':>6} {'loss':>9} {'accuracy':>9} {'chosen':>9} {'rejected':>9}")
 for name, (log, table, _) in runs.items():
     step = log[-1][0]
-    print(f"{name:15} J {final[name]:6.3f} (at most {max(J for _, J in log):.3f} on the way), KL to pi* {kl(table, best.log_probs).mean():6.3f}; on its pairs: loss {step.loss:.3f}, accuracy {step.accuracy:.1%}, log P chosen {step.chosen:6.2f}, rejected {step.rejected:6.2f}")  # fmt: skip
+    loss = "(square)" if "IPO" in name else f"{step.loss:.3f}"  # IPO's is no log-probability, and not to be compared
+    print(f"{name:15} {max(J for _, J in log):8.3f} {final[name]:8.3f} {kl(table, best.log_probs).mean():6.3f} {loss:>9} {step.accuracy:9.1%} {step.chosen:9.2f} {step.rejected:9.2f}")  # fmt: skip
 table, times = runs["500 pairs"][1:]
 judged = times[times > 0]
 unjudged = [(policy.exp() * (times == 0)).sum(-1).mean().item() for policy in (ref, table)]
@@ -543,7 +550,7 @@ assert few[-1][0].chosen < few[0][0].chosen - 3 and final["500 pairs, IPO"] > fi
 assert max(J for _, J in runs["500 pairs"][0]) < J_ref + 0.1
 
 # %% [markdown]
-# With 128,000 pairs DPO comes within a few hundredths of $J^*$, a policy that it has never been shown. With 500 it does worse than nothing at all, for both draws of pairs, and nearly from the first steps on: stopping at the best moment (a moment that nobody can see) would have gained next to nothing. Yet everything that is usually watched looks splendid: a loss far below the 0.64 that is the least anybody can have on *new* pairs, an accuracy near 100% where 63% is the most. Why? Nearly all answers occur in one pair only, or two. The loss of a pair that was seen once, and always won, falls for ever as the margin grows. Bradley and Terry's noise has become certainty, and the implicit reward runs away.
+# (Chosen and rejected: mean log P of the answers, in nats.) With 128,000 pairs DPO comes within a few hundredths of $J^*$, a policy that it has never been shown. With 500 it does worse than nothing at all, for both draws of pairs, and nearly from the first steps on: stopping at the best moment (a moment that nobody can see) would have gained next to nothing. Yet everything that is usually watched looks splendid: a loss far below the 0.64 that is the least anybody can have on *new* pairs, an accuracy near 100% where 63% is the most. Why? Nearly all answers occur in one pair only, or two. The loss of a pair that was seen once, and always won, falls for ever as the margin grows. Bradley and Terry's noise has become certainty, and the implicit reward runs away.
 #
 # IPO stops at its margin. It ends far better than DPO from the same pairs, and still a little below the reference: not running away is not yet learning. From so few pairs with so much noise there was not much to learn.
 #
@@ -552,12 +559,12 @@ assert max(J for _, J in runs["500 pairs"][0]) < J_ref + 0.1
 # %% [markdown]
 # ## The same on text
 #
-# Tables prove things, but nobody's answers can be counted. So once more with texts, in toyland (lesson 01), where the truth is still known. The prompt is an **opening** with two people, a thing and an animal. In the answer three things happen, each told in one sentence or two, and what it is worth is read from it by the very source that writes such stories: a story that toyland can write gets 1 point, and up to one more or one less for its mood (+1/3 for each time that somebody is happy, proud or curious, −1/3 for sad, angry or bored). A text that toyland cannot write gets 0, and it is strict: the wrong pronoun, a fourth event, or the wrong one of the two saying where to go is enough. A small decoder has been through lesson 16 already: the **SFT model**, our reference here.
+# Tables prove things, but nobody's answers can be counted. So once more with texts, in toyland (lesson 01), where the truth is still known. The prompt is an **opening** with two people, a thing and an animal. In the answer three things happen, each told in one sentence or two, and what it is worth is read from it by the very source that writes such stories: a story that toyland can write gets 1 point, and up to one more or one less for its mood (+1/3 for each time that somebody is happy, proud or curious, −1/3 for sad, angry or bored). A text that toyland cannot write gets 0, and it is strict: the wrong pronoun, a fourth event, or the wrong one of the two saying where to go is enough ("I want to see …" is said by the one who was named second; the last two lines printed show it). A small decoder has been through lesson 16 already: the **SFT model**, our reference here.
 
 # %%
 from llmkit.alignment import toyland
 from llmkit.alignment.toyland_truth import end_id, judge, method_table, proxy_scores, texts_of
-from llmkit.data.toyland.preferences import openings
+from llmkit.data.toyland.preferences import openings, truth as worth_of
 
 sft, tokenizer = toyland.load_sft()
 asked = toyland.prompt_ids(tokenizer, openings(6, 70))
@@ -565,9 +572,12 @@ said = toyland.many_answers(sft, asked, end_id(tokenizer), torch.Generator().man
 told = zip(texts_of(tokenizer, asked), texts_of(tokenizer, said), judge(tokenizer, asked, said), strict=True)
 for opening, answer, found in told:
     print(f"{found.score:5.2f} {'' if found.grammatical else '(not toyland) '}{opening} /{answer}")
+for name in ("Lina", "Leo"):
+    wish = f' Lina felt cold and walked faster. "I want to see the market," said {name}. It was not far. Leo felt happy and smiled all day.'  # fmt: skip
+    print(f"said {name}: {worth_of('Lina and Leo lived with a proud badger and a brown statue.', wish).score:.2f}")
 
 # %% [markdown]
-# The judge of these stories is in a hurry, too: two answers to the same opening are compared by Bradley and Terry's rule with a temperature of a quarter of a point, and of all choices 5% are turned round. We draw 144 pairs, train a reward model on 64 of them, and compare it on the other 80 with one that was trained on 1,280 pairs beforehand.
+# The judge of these stories is in a hurry, too: of two answers to the same opening, worth $r_a$ and $r_b$, the first wins with probability $\sigma((r_a - r_b) / 0.25)$, so that a quarter of a point counts as one point did above; and of all choices 5% are turned round. We draw 144 pairs, train a reward model on 64 of them, and compare it on the other 80 with one that was trained on 1,280 pairs beforehand.
 
 # %%
 from llmkit.alignment.toyland import Comparisons
@@ -590,15 +600,15 @@ for name, model in (("64 pairs", from_few), ("1,280 pairs", from_many)):
 assert agreement["64 pairs"][0] > agreement["64 pairs"][1] + 0.1
 
 # %% [markdown]
-# 80 pairs say little: such a share is good to some 11 points either way. `make results` did the same at length, with three seeds (of pairs, reward models and policies; the SFT model is one and the same), and kept what it found:
+# 80 pairs say little: such a share is good to some 11 points either way. So `benchmarks/results/alignment.py` did much the same beforehand at more length, and llmkit keeps what it found: other pairs, three seeds (of pairs, reward models and policies; the SFT model is one and the same), and more steps than the 30 of the cell above.
 
 # %%
 from llmkit import results
 from llmkit.viz.rlhf import draw_two_measures
 
 stored = results.load("alignment")
-print(stored["command"])
 three = stored["runs"]
+print(f"{len(three)} seeds, {stored['reward_steps']} steps of 32 pairs for every reward model")
 fig, axis = figure(height=3.2)
 for key, color, name in (("own", COLORS["bad"], "its own pairs"), ("new", COLORS["model"], "384 new pairs"),
                          ("names_better", COLORS["good"], "names the better one, noise left out")):  # fmt: skip
@@ -609,19 +619,37 @@ for key, color, name in (("own", COLORS["bad"], "its own pairs"), ("new", COLORS
     place = {"own": "bottom", "names_better": "top"}.get(key, "center")  # these two end close together
     axis.text(stored["sizes"][-1] * 1.1, at, name, color=color, va=place, fontsize=9)
 top = sum(run["ceiling_of_others"] for run in three) / len(three)
-axis.axhline(top, color=COLORS["truth"], linewidth=1)
-axis.text(60, top + 0.01, "ceiling of new pairs", fontsize=9)
+axis.axhline(top, color=COLORS["model"], linewidth=1, linestyle="--")
+axis.text(60, top + 0.01, "ceiling of the 384 new pairs", color=COLORS["model"], fontsize=9)
 axis.set(xscale="log", xlabel="pairs", ylabel="share right", xlim=(55, 12_000), xticks=stored["sizes"],
-         title="More pairs: less learnt by heart, more learnt")  # fmt: skip
+         title="256 pairs teach no more than 64")  # fmt: skip
 axis.set_xticks([], minor=True)
 axis.set_xticklabels([f"{n:,}" for n in stored["sizes"]])
-mean_of = {(n, key): sum(run["rewards"][str(n)][key] for run in three) / len(three) for n in stored["sizes"] for key in ("own", "new")}  # fmt: skip
+mean_of = {(n, key): sum(run["rewards"][str(n)][key] for run in three) / len(three) for n in stored["sizes"] for key in ("own", "new", "names_better")}  # fmt: skip
 show(fig, alt="Accuracy of reward models, mean of the seeds: " + "; ".join(f"{n:,} pairs: {mean_of[n, 'own']:.2f} on their own, {mean_of[n, 'new']:.2f} on new ones" for n in stored["sizes"]) + f"; ceiling {top:.2f}")  # fmt: skip
-few_pairs, many_pairs = stored["sizes"][0], stored["sizes"][-1]
+few_pairs, some_pairs, many_pairs = stored["sizes"]
+for n in stored["sizes"]:
+    print(f"{n:5,} pairs: {mean_of[n, 'own']:.2f} right of its own, {mean_of[n, 'new']:.2f} of new ones, names the better one in {mean_of[n, 'names_better']:.2f}")  # fmt: skip
 assert mean_of[few_pairs, "own"] > mean_of[many_pairs, "own"] and mean_of[many_pairs, "new"] < top
+assert mean_of[some_pairs, "new"] < mean_of[few_pairs, "new"] < mean_of[many_pairs, "new"] - 0.05
 
 # %% [markdown]
-# Then the SFT model was changed by what we know so far, from the 1,280 pairs of each seed: **best of 16** by the reward model; **rejection-sampling SFT**, where the best of 8 answers to each of 384 openings become examples for some more SFT; and **DPO**. All answer the same 200 openings, and are judged by what none of them has seen: the true score, the share that toyland can write (`gramm.`), how usual those are (`nats/w`: −log P a word under the source), the share of different pairs of words (`dist-2`), the length, and how often the answer is truly better than the SFT model's to the same opening. `SFT again` is the SFT model once more, with other random numbers: the control, which shows what chance alone does to each column.
+# 256 pairs bought nothing: they are learnt by heart like the 64, and new pairs are judged no better. Only 1,280, each seen about three times, are too many to be learnt by heart, and they alone teach the model something. (Dashes: the most that the blue line can reach. The green one leaves the noise out; its ceiling is 1.)
+#
+# Then the SFT model was changed by what we know so far, from the 1,280 pairs of each seed: **best of 16** by the reward model; **rejection-sampling SFT**, where the best of 8 answers to each of 384 openings become examples for some more SFT; and **DPO** (β = 0.1, where the small world had 0.5; learning rate 0.001; 100 steps of 32 pairs). All answer the same 200 openings. `SFT again` is the SFT model once more, with other random numbers: the control, which shows what chance alone does to each column.
+#
+# | column | what it is |
+# |---|---|
+# | `proxy` | mean score by the seed's own reward model, in units of its spread over its first 256 pairs' answers: three models, three scales |
+# | `true` | mean true score, which no training has seen: `gramm.` and the mood together |
+# | `gramm.` | share of stories that toyland can write |
+# | `nats/w` | how unusual those are: −log P a word under the source |
+# | `dist-2` | different pairs of neighbouring words, divided by all such pairs |
+# | `words` | length |
+# | `KL` | KL(method ‖ SFT), nats an answer: the mean of $\ln (\pi / \pi_\text{SFT})$ over the method's own 200 answers. Only for best of 16 it is no measurement but the bound from above, $\ln 16 - 15/16$ |
+# | wins | how often the answer is truly better than the SFT model's to the same opening, ties half |
+#
+# A line is the mean of three seeds, and ± the largest distance of a seed from it. The brackets run from the lowest to the highest end of the three seeds' 95% intervals.
 #
 # **Guess** the share of openings in which DPO's answer beats the SFT model's, ties counted half.
 
@@ -631,47 +659,76 @@ guess = None
 # %%
 LEARNT = ("SFT", "best of 16", "rejection SFT", "DPO")
 print(method_table(three, ("SFT", "SFT again", *LEARNT[1:])))
+mood = {name: sum(run["methods"][name]["sentiment"] for run in three) / len(three) for name in LEARNT}
+print("\nmood (true - gramm.):", ", ".join(f"{name} {value:+.2f}" for name, value in mood.items()))
 source = stored["source"]
-print(f"\nthe true source itself: score {source['score']:.2f}, {source['nats_per_word']:.2f} nats a word")
+print(f"200 stories of the true source itself: true {source['score']:.2f}, so mood {source['score'] - 1:+.2f}; {source['nats_per_word']:.2f} nats a word")  # fmt: skip
+wins = [run["methods"]["DPO"]["win_rate"] for run in three]
+print("DPO wins, seed by seed:", ", ".join(f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, low, high in wins))
 print("your guess:", guess)
-for run in three:
-    (_, *before), (_, *after) = run["paths"]["DPO"][0][:3], run["paths"]["DPO"][-1][:3]
-    print(
-        f"DPO, seed {run['seed']}: log P of the chosen {before[0]:.1f} -> {after[0]:.1f}, of the rejected {before[1]:.1f} -> {after[1]:.1f}"
-    )
 for run in three:
     of = {name: run["methods"][name] for name in LEARNT}
     assert min(of["best of 16"]["score"], of["rejection SFT"]["score"]) > of["SFT"]["score"]
     assert (
         of["DPO"]["sentiment"] > of["SFT"]["sentiment"] and of["DPO"]["grammatical"] < of["SFT"]["grammatical"] - 0.05
     )
-    assert of["DPO"]["kl"] > of["best of 16"]["kl"] and of["DPO"]["score"] < of["best of 16"]["score"]
+    assert of["DPO"]["kl"] > of["best of 16"]["kl"] and of["DPO"]["score"] < of["rejection SFT"]["score"] - 0.1
 fig, axis = figure(height=3.2)
-SHADE = dict(zip(LEARNT, (COLORS["control"], COLORS["good"], COLORS["key"], COLORS["model"]), strict=True))
+SHADE = dict(zip(LEARNT, ("#555555", COLORS["good"], COLORS["key"], COLORS["model"]), strict=True))
 draw_two_measures(axis, {
     name: ([run["methods"][name]["proxy"] for run in three], [run["methods"][name]["score"] for run in three], SHADE[name])
     for name in LEARNT
 })  # fmt: skip
-axis.set(xmargin=0.15, title="What the reward model says, and what is true")
+for run in three:
+    pair = [(run["methods"][name]["proxy"], run["methods"][name]["score"]) for name in ("rejection SFT", "DPO")]
+    axis.plot(*zip(*pair, strict=True), color=COLORS["control"], linewidth=0.8, zorder=0)
+again = [(run["methods"]["SFT again"]["proxy"], run["methods"]["SFT again"]["score"]) for run in three]
+axis.plot(*zip(*again, strict=True), "o", color="#555555", fillstyle="none", markersize=5)
+axis.text(*min(again), "SFT again (rings)  ", color="#555555", ha="right", va="center", fontsize=8.5)
+axis.set(xlim=(-0.75, 2.15), ylim=(0.75, 1.17), xlabel="proxy: mean score by the seed's own reward model",
+         title="What the reward model says, and what is true")  # fmt: skip
 show(fig, alt="Mean true score against mean proxy, a dot for each seed. Means: " + "; ".join(
     f"{name} proxy {sum(run['methods'][name]['proxy'] for run in three) / len(three):.2f}, true {sum(run['methods'][name]['score'] for run in three) / len(three):.2f}"
     for name in LEARNT))  # fmt: skip
 
 # %% [markdown]
-# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time. Hold every cleverer method against these two.
+# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time, but loses some stories of toyland: `gramm.` 0.79 where SFT has 0.83, and 0.77 in two of the seeds. Hold every cleverer method against these two.
 #
-# DPO moved much farther (look at its KL) and gained less in truth. Its stories are gladder, but far fewer of them are toyland's: the two halves of the true score went opposite ways, and the proxy alone did not say so. The loss asks for a difference between two whole stories and for nothing else; nothing in it says that what both have in common, being stories of toyland, should stay. The last lines printed show what became of the pairs' own answers.
+# DPO moved much farther (its KL is above rejection SFT's, and above all that best of 16's can be) and gained less in truth. Its stories are gladder, but far fewer of them are toyland's: mood and `gramm.` went opposite ways. The proxy alone did not say so. On average it gives DPO 0.89 and rejection SFT 0.86; the truth gives them 0.90 and 1.04. The grey lines join the two, seed by seed: the truth puts DPO lower in all three, one of the reward models puts it higher. The loss asks for a difference between two whole stories; nothing in it says that what both have in common, being stories of toyland, should stay.
 #
-# The seeds differ (the lines with ±), and a win rate from 200 openings is good to about 6 points either way, so small differences between methods say nothing here. And DPO was run with one β, one rate and one number of steps. Others may do better; we did not look for the best.
+# The source itself has not 1 but 0.93: all its stories are toyland's, and these 200 happen to be a little gloomy. So more than that means gladder than the source, not better at toyland.
 #
-# And DPO's inside, live: ten steps from the 64 pairs above.
+# One seed's win rate from 200 openings is good to about 6 points either way, and DPO's interval reaches 0.50, a coin's share, in one seed. Small differences say nothing here. And DPO was run with one β, one rate and one number of steps; we did not look for the best.
+#
+# ### What becomes of the pairs' own answers?
+#
+# A training log cannot tell: each of its steps is another mini-batch, so other pairs. We measure fixed ones: 40 steps of DPO from the 64 pairs above (β = 0.1), looked at on all 64, and, as the control, on the 80 that it never sees. The margin is $\beta h$, 0 at the start; all columns are means.
 
 # %%
-_, dpo_log = toyland.train_dpo(sft, own, 10, 0)
-for i in (0, 3, 6, 9):
-    step = dpo_log[i]
-    print(f"step {i}: loss {step.loss:.3f}, margin {step.margin:5.2f}, log P of the chosen {step.chosen:6.1f}, rejected {step.rejected:6.1f}")  # fmt: skip
-assert dpo_log[-1].loss < dpo_log[0].loss
+looks = {"its own 64": toyland.dpo_measure(sft, own), "80 others": toyland.dpo_measure(sft, fresh)}
+looked = {name: [] for name in looks}
+
+
+def look(step, policy):
+    if step in (0, 10, 40):
+        for name, measure in looks.items():
+            looked[name].append((step, measure(policy)))
+
+
+policy, _ = toyland.train_dpo(sft, own, 40, 0, watch=look)
+look(40, policy)
+print(f"{'':18} {'':12} {'margin':>14} {'log P (nats)':^21}")
+print(f"{'pairs':12} {'steps':>5} {'loss':>7} {'mean':>8} {'above 0':>9} {'chosen':>10} {'rejected':>10}")
+for name, rows in looked.items():
+    for step, found in rows:
+        print(f"{name:12} {step:5} {found.loss:7.3f} {found.margin:8.2f} {found.accuracy:9.0%} {found.chosen:10.1f} {found.rejected:10.1f}")  # fmt: skip
+(_, start), (_, ten), (_, end) = looked["its own 64"]
+(_, others_start), _, (_, others_end) = looked["80 others"]
+assert ten.chosen > start.chosen - 0.5 and end.chosen < ten.chosen - 0.5 and end.rejected < end.chosen - 5
+assert others_end.chosen < others_start.chosen - 1 and others_end.loss > others_start.loss
+
+# %% [markdown]
+# In ten steps the chosen answers do not fall: they rise a little, and the margin grows because the rejected ones fall. By 40 steps both have fallen, the rejected ones by far the most: **likelihood displacement** again. The control is worse: on the 80 others both fall *together*, by several nats, the margin stays about 0, and the loss ends above the ln 2 of the start. These are answers that the SFT model itself gave: DPO has learnt its 64 pairs by heart, and what the model used to say has become less probable. (One seed, and few pairs.)
 
 # %% [markdown]
 # ## On real text

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 18 · RLHF with PPO
 #
-# **You will** train a language model on a reward, with the method behind InstructGPT, in a world so small that the best possible policy can be computed, and see how near it comes; then take the KL away and watch it break.
+# **You will** train a language model on a reward, with the method behind InstructGPT, in a world so small that the best possible policy can be computed, and see how near it comes; then take the KL away and watch it break, there and on text, where the reward is a model that is wrong in places.
 #
-# **Before** you start: lessons 05 (training), 07 (generation) and the first half of 17 (what a reward is, log-probabilities of answers). From torch you need `cumsum`, `clamp`, `masked_fill`.
+# **Before** you start: lessons 05 (training), 07 (generation) and the first half of 17 (what a reward is, log-probabilities of answers); for the part on text all of 17. From torch you need `cumsum`, `clamp`, `masked_fill`.
 #
-# **Time** about 85 minutes: five exercises, 8 more for an optional sixth. The cells that train take about half a minute.
+# **Time** about 85 minutes: five exercises, 8 more for an optional sixth. All cells together run for about a minute.
 
 # %% tags=["setup"]
 import copy
@@ -71,7 +71,7 @@ assert 1.5 < mean_reward < 3
 #
 # ### Exercise 18.1 · the best policy by hand · ●○○ · 4 min
 #
-# Two answers. The reference gives them 0.8 and 0.2; their rewards are 0 and 1; $\beta = 0.5$. How probable is the second one under the best policy?
+# Two answers. The reference gives them 0.8 and 0.2; their rewards are 0 and 1; $\beta = 0.5$. How probable is the second one under the best policy? Two decimals are enough.
 
 # %%
 best_share = None
@@ -162,7 +162,7 @@ from llmkit.alignment.rollout import completion_mask
 completion_mask = check(completion_mask)
 
 # %% [markdown]
-# `sample_rollout` draws the answers with the KV cache of lesson 07, then runs the whole batch through policy and reference *once more* to get the log-probability of each drawn token under both. That looks wasteful. But the update will compute its probabilities in just this way, and rounding differs between the two.
+# `sample_rollout` draws the answers with the KV cache of lesson 07, then runs the whole batch through policy and reference *once more* to get the log-probability of each drawn token under both. But the update will compute its probabilities in just this way, and rounding differs between the two.
 #
 # ## How far has it gone? Three estimates of KL
 #
@@ -238,7 +238,7 @@ for at in ("eos", "eos+1"):
 #
 # $$\delta_t = r_t + \gamma V_{t+1} - V_t \qquad\qquad A_t = \delta_t + \gamma\lambda\, A_{t+1}$$
 #
-# $\delta_t$: what token $t$ brought, plus what is expected after it, less what was expected before. The sum carries later surprises back. $\gamma$ is 1 for texts, as a rule. $\lambda$ between 0 and 1 says how much to trust the values: 0 looks one step ahead and believes $V$; 1 waits for what really came, which is right on average and noisy. This is generalised advantage estimation, GAE (Schulman et al. 2016).
+# $\delta_t$: what token $t$ brought, plus what is expected after it, less what was expected before. The sum carries later surprises back. $\gamma$ is 1 for texts, as a rule. $\lambda$ between 0 and 1 says how much to trust the values: 0 looks one step ahead and believes $V$; 1 waits for what really came, which is right on average and noisy. This is GAE, generalised advantage estimation (Schulman et al. 2016).
 #
 # ### Exercise 18.4 · gae · ●●● · 20 min
 #
@@ -351,7 +351,7 @@ for temperature in (1.0, 0.7):
     assert (abs(stats.first_ratio - 1) < 1e-4 and stats.first_clip_fraction == 0) == (temperature == 1.0)
 
 # %% [markdown]
-# The first line shows the **invariants**: in the first minibatch nothing has moved yet, so the ratio is 1, nothing is clipped, and the distance between new and old policy is 0. In the second line the answers were drawn at temperature 1 and the update computes its probabilities at 0.7. No error is raised; learning goes on, from wrong ratios. Look at these three numbers first whenever PPO misbehaves. Dropout left on, or a padding that moves the positions, would show here too (llmkit raises an error for dropout).
+# The first line shows the **invariants**: in the first minibatch nothing has moved yet, so the ratio is 1, nothing is clipped, and the distance between new and old policy is 0. In the second line the answers were drawn at temperature 1 and the update computes its probabilities at 0.7. No error is raised; learning goes on, from wrong ratios. Look at these three numbers first whenever PPO misbehaves. The last minibatch says nothing of the kind: the policy has moved by then, and the right line is clipped *more*. Dropout left on, or a padding that moves the positions, would show here too (llmkit raises an error for dropout).
 #
 # ## The experiment: with and without the KL
 #
@@ -436,7 +436,7 @@ order = line.kl.argsort()
 line_kl, line_reward = line.kl[order].tolist(), line.reward[order].tolist()
 line_kl, line_reward = [*line_kl, 7.0], [*line_reward, world.rewards.max().item()]  # more than the most there is not
 paths = {"best-of-n": ([b["KL"] for b in bon], [b["reward"] for b in bon], COLORS["good"], (5, -10))}
-for b, name, color, spot in ((beta, "PPO", COLORS["model"], (24, -6)), (0.0, "PPO, no KL", COLORS["bad"], (-30, -18))):
+for b, name, color, spot in ((beta, "PPO", COLORS["model"], (24, -6)), (0.0, "PPO, no KL", COLORS["bad"], (-40, -34))):
     path = runs[b, 0][0]
     paths[name] = ([p["KL"] for p in path], [p["reward"] for p in path], color, spot)
 fig, axis = figure(height=3.8)
@@ -460,7 +460,7 @@ assert min(slack) > -1e-6
 assert max(p["KL"] for p in runs[beta, 0][0]) > last["KL"]
 
 # %% [markdown]
-# In the run drawn here PPO first goes too far from the reference, then comes back towards the star. Best-of-n keeps close to the line, without a gradient: that is why it is the control for every method of alignment. Its price is paid at each answer, n times.
+# A ring marks the end of each path. In the run drawn here PPO first goes too far from the reference, then comes back towards the star. Best-of-n keeps close to the line, without a gradient: that is why it is the control for every method of alignment. Its price: n draws for each answer.
 #
 # ## Not as expected: whitening
 #
@@ -482,7 +482,7 @@ assert all(0.97 < J / J_star < 1 for J in white)
 # %% [markdown]
 # ## On text: what is paid for, and what is true
 #
-# So far the reward was the truth. In practice it is a model of somebody's taste, trained on pairs (lesson 17), and PPO pays for whatever that model likes. In toyland we can watch both: the **proxy**, what the reward model says, and the true score of a story, which the source itself reads from it: 1 point if toyland can write the story at all, and up to one more or one less for its mood; 0 if it cannot. The policy starts from lesson 17's SFT model. The reward model has seen 1,280 noisy pairs, and its scores have mean 0 and spread 1 over the SFT model's answers. Five rollouts and the four updates between them, live:
+# So far the reward was the truth. In practice it is a model of somebody's taste, trained on pairs (lesson 17), and PPO pays for whatever that model likes. In toyland we can watch both: the **proxy**, what the reward model says, and the true score of a story, which the source itself reads from it: 1 point if toyland can write the story at all, and up to one more or one less for its mood; 0 if it cannot. The policy starts from lesson 17's SFT model. The reward model has seen 1,280 noisy pairs, and its scores have mean 0 and spread 1 over the SFT model's answers. In these units a nat now costs $\beta = 0.1$ (it was 0.5 up to here). The whole run is stored; here are its first five rollouts and four updates, live, beside what was stored:
 
 # %%
 from llmkit import results
@@ -500,7 +500,10 @@ live = []
 def watch(step, asked, rollout, scores):
     if step in (0, 4):
         nats = (rollout.log_probs - rollout.ref_log_probs).sum(1).mean().item()
-        live.append((step, nats, scores.mean().item(), true_scores(tokenizer, asked, rollout.answers()).mean().item()))
+        true = true_scores(tokenizer, asked, rollout.answers())
+        live.append((step, nats, scores.mean().item(), true.mean().item()))
+        if step == 0:
+            print(f"standard error of a mean over {len(true)} stories: {true.std() / len(true) ** 0.5:.2f}\n")
 
 
 toyland.train_ppo(
@@ -508,14 +511,14 @@ toyland.train_ppo(
     lambda asked, said: proxy_scores(reward_model, asked, said), toyland.BETA, 0, n_steps=5, of_steps=toyland.PPO_STEPS,
     watch=watch,
 )  # fmt: skip
-print("step       KL  proxy   true     the stored run: KL  proxy   true")
+print("step       KL  proxy   true         stored: KL  proxy   true")
 for (step, *now), (then, *kept) in zip(live, three[0]["paths"]["PPO"], strict=False):
     print(f"{step:4}   {now[0]:6.2f} {now[1]:6.2f} {now[2]:6.2f}     {kept[0]:18.2f} {kept[1]:6.2f} {kept[2]:6.2f}")
     assert step == then
 assert live[1][2] > live[0][2] and abs(live[0][2] - three[0]["paths"]["PPO"][0][2]) < 0.15
 
 # %% [markdown]
-# `make results` made all 40 steps, for three seeds (of pairs, reward models, and policies), and with them the controls: no price for KL; no price, and a reward model of only 64 pairs; a reward of pure chance; and the truth itself as the reward, which nobody has outside of toyland.
+# The stored run (`make results`) made all 40 steps, for three seeds (of pairs, reward models, and policies), and with them the controls: no price for KL; no price, and a reward model of only 64 pairs; a reward of pure chance; and the truth itself (doubled) as the reward, which nobody has outside of toyland. The last two pay the price for KL. The next cell prints the command that made them. Thin lines are seeds, thick ones their mean; each point of a seed is the mean over one rollout of 64 stories, with the standard error above.
 #
 # **Guess** the mean true score after 40 steps without a price for KL. The SFT model has about 0.8; the most is 2.
 
@@ -525,35 +528,39 @@ guess = None
 # %%
 from llmkit.viz.rlhf import draw_runs
 
-print(stored["command"])
+print(f"beta {stored['beta']}; made by", stored["command"])
 SHADE = {
     "PPO": COLORS["model"], "PPO, no KL": COLORS["bad"], "PPO, no KL, few pairs": COLORS["key"],
     "PPO, random reward": COLORS["control"], "PPO on the truth": COLORS["good"],
 }  # fmt: skip
 fig, axes = figure(2, width=7.4, height=3.6, gridspec_kw={"width_ratios": (1, 1.45)})
 for axis, column, names in ((axes[0], 2, list(SHADE)[:3]), (axes[1], 3, list(SHADE))):
-    draw_runs(axis, {
+    lines = {
         name: ([[(point[0], point[column]) for point in run["paths"][name]] for run in three], SHADE[name])
         for name in names
-    }, label=axis is axes[1])  # fmt: skip
+    }
+    if guess is not None and column == 3:
+        lines["your guess"] = ([[(0, guess), (39, guess)]], COLORS["guess"])
+    draw_runs(axis, lines, label=column == 3)
     axis.set(xlabel="step", xticks=(0, 20, 40))
-if guess is not None:
-    axes[1].axhline(guess, color=COLORS["guess"])
-    axes[1].text(0, guess, "your guess", color=COLORS["guess"], va="bottom", fontsize=9)
+    axis.spines["bottom"].set_bounds(0, 40)
 axes[0].set(ylabel="mean score by the reward model in use", title="What is paid for …")
 axes[1].set(ylabel="mean true score", title="… and what is true", xlim=(-1, 72))
 last_of = {
-    name: [sum(run["paths"][name][-1][i] for run in three) / len(three) for i in (1, 2, 3)] for name in SHADE
-}  # KL, proxy, true
-show(fig, alt="Proxy and true score by step, mean of the seeds at the last step: " + "; ".join(f"{name}: proxy {found[1]:.2f}, true {found[2]:.2f}" for name, found in last_of.items()))  # fmt: skip
+    name: [sum(run["paths"][name][-1][i] for run in three) / len(three) for i in (2, 3)] for name in SHADE
+}  # what it was paid, true
+show(fig, alt="What is paid for, and the true score, by step; mean of the seeds at the last step: " + "; ".join(f"{name}: " + f"paid {found[0]:.2f}, " * (name in list(SHADE)[:3]) + f"true {found[1]:.2f}" for name, found in last_of.items()))  # fmt: skip
+print("true at the last step: " + ", ".join(f"{name} {found[1]:.2f}" for name, found in last_of.items()))
 print("your guess:", guess)
 
 # %% [markdown]
-# With its price PPO does what it was asked for: the proxy rises, and the truth rises with it, though less, and not to the last step. Without it the proxy goes on rising, and the truth turns round: the policy has left the texts that the reward model was taught on, and is paid for that model's mistakes. In the left panel nothing warns of it. With a reward model of 64 pairs there is little truth to be had from the start.
+# With its price PPO does what it was asked for: the proxy rises, and the truth with it. (Its last point is lower, 1.23; the table below, from three times as many stories, has 1.31.) Without it the proxy rises farther, and the truth falls: the policy has left the texts that the reward model was taught on, and is paid for that model's mistakes. In the left panel nothing warns of it.
 #
-# The reward of pure chance is the control that every result of this kind needs (lesson 19 comes back to it): what it does to the true score is what PPO's noise does by itself. And the truth as the reward shows how much was in reach in as many steps.
+# Not as we expected: without a price, paid by 64 pairs, the policy ends no worse in truth than paid by 1,280.
 #
-# All methods at their end, judged on the same 200 openings that no training has seen (columns as in lesson 17; `proxy` is always the reward model of 1,280 pairs, also for those that were paid by another):
+# The reward of pure chance is the control that every result of this kind needs (lesson 19 comes back to it): what it does to the true score is what PPO's noise does by itself. The truth as the reward shows how much was in reach in as many steps.
+#
+# All methods after the last update, judged on the same 200 openings that no training has seen, so the numbers differ from the last points drawn. Rows and columns are lesson 17's: `gramm.` is the share that toyland can write, `nats/w` how unusual those are (nan: a seed has none), `dist-2` the share of different pairs of words. ± is how far the farthest seed lies from the mean; the interval of the wins holds those of all seeds. `proxy` is always the reward model of 1,280 pairs, whoever paid:
 
 # %%
 EVERY = ("SFT", "SFT again", "best of 16", "rejection SFT", "DPO", *SHADE)
@@ -563,27 +570,36 @@ for run in three:
     priced, free = run["methods"]["PPO"], run["methods"]["PPO, no KL"]
     assert free["kl"] > 2 * priced["kl"] and free["proxy"] > priced["proxy"] and free["score"] < priced["score"]
     assert priced["score"] > run["methods"]["SFT"]["score"] + 0.1
-won = [run["methods"]["PPO, random reward"]["win_rate"] for run in three]
-print("\nrandom reward, wins against SFT by seed:", ", ".join(f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in won))
+    assert run["methods"]["PPO, random reward"]["score"] < min(run["methods"][name]["score"] for name in EVERY[:2])
+print("\nby seed:                   true score          dist-2")
+for name in ("SFT", *SHADE):
+    true, pairs = ("  ".join(f"{run['methods'][name][key]:.2f}" for run in three) for key in ("score", "distinct_2"))
+    print(f"{name:24}{true}    {pairs}")
+
+# %% [markdown]
+# Read PPO without a price by its seeds: 0.74, 0.05, and 0.00, not one story that toyland could write. The model of 64 pairs has 0.71, 0.16, 0.71. Three such seeds do not say which is worse, only that a better reward model is no protection by itself.
+#
+# The reward of pure chance takes the true score from 0.81 to 0.72, below both rows of SFT in each seed: noise alone makes no policy better here. What do they write?
 
 # %%
-for run in three[:2]:
-    for name in ("SFT", "PPO", "PPO, no KL", "PPO, no KL, few pairs"):
-        for answer in run["methods"][name]["answers"][:2]:
+for run in three:
+    for name, n in (("SFT", 1), ("PPO", 1), ("PPO, no KL", 2), ("PPO, no KL, few pairs", 1)):
+        for answer in run["methods"][name]["answers"][:n]:
             print(f"seed {run['seed']} {name:22}{answer}")
 assert any(run["methods"]["PPO, no KL"]["distinct_2"] < run["methods"]["PPO"]["distinct_2"] for run in three)
 
 # %% [markdown]
-# Read what the policies without a price write. Each has found something that its reward model overrates, and each something else: the same sentence three times over with one seed, stories that break off in the middle of a sentence with another. `dist-2` needs no judge and sees the first kind at once. It does not see the second, where it may even be higher than with a price. So watch several measures, and read the texts.
+# Each policy without a price has found something that its reward model overrates: nearly the same sentence again and again (seeds 0 and 2; in seed 2 four where toyland writes three, or two run into one), or stories that break off (seed 1). `dist-2` needs no judge and sees the first kind: about 0.1, with a price 0.15 and more. It does not see the second: in seed 1 it is higher without the price. So watch several measures, and read the texts.
 #
-# Compare PPO with its controls in the table. Best of 16 and rejection-sampling SFT need no value model, no clip and no KL in a reward, and have a good part of the gain in truth. PPO answers once where best of 16 answers sixteen times, but so does rejection-sampling SFT. Without these controls all of the gain would look like PPO's own.
+# Compare PPO with its controls in the table. Best of 16 and rejection-sampling SFT need no value model, no clip and no KL in a reward, and have a good part of the gain in truth. Best of 16 draws sixteen answers each time, the other two one. Without these controls all of the gain would look like PPO's own.
 #
 # ### How much of the proxy is true
 #
-# Gao, Schulman and Hilton (2023) drew the true score against √KL. Here it is for best of n by reward models of 64, 256 and 1,280 pairs, with the truth as the control, and for the paths of PPO without a price:
+# Gao, Schulman and Hilton (2023) drew the true score against √KL. Here it is for best of n by reward models of 64, 256 and 1,280 pairs, with the truth as the control, and for the paths of PPO. For best of n the KL is lesson 17's bound, $\log n - (n-1)/n$; for PPO it is the mean of k1 over the answers drawn.
 
 # %%
 from llmkit.alignment.best_of_n import best_of_n_kl_bound
+from llmkit.viz.rlhf import draw_paths
 
 far = [best_of_n_kl_bound(n) ** 0.5 for n in stored["ns"]]
 choosers = {str(n): f"{n:,} pairs" for n in stored["sizes"]} | {"truth": "the truth"}
@@ -593,25 +609,35 @@ draw_runs(axes[0], {
     for (key, name), tone in zip(choosers.items(), ("#E69F00", "#56B4E9", COLORS["model"], COLORS["good"]), strict=True)
 }, label=True)  # fmt: skip
 axes[0].set(xlabel="√KL (bound)", ylabel="mean true score", xlim=(-0.05, 2.6), title=f"Best of 1 to {stored['ns'][-1]}")
-for name in ("PPO", "PPO, no KL", "PPO, no KL, few pairs"):
-    for run in three:
-        path = run["paths"][name]
-        axes[1].plot([max(p[1], 0) ** 0.5 for p in path], [p[3] for p in path], ".-", color=SHADE[name], linewidth=1, markersize=4)  # fmt: skip
-    axes[1].text(0.98, 0.94 - 0.08 * list(SHADE).index(name), name, color=SHADE[name], fontsize=9, ha="right", transform=axes[1].transAxes)  # fmt: skip
-axes[1].set(xlabel="√KL", title="PPO, step by step")
-at_end = {name: sum(run["best_of_n"][key][-1][1] for run in three) / len(three) for key, name in choosers.items()}
+axes[0].set_xticks((0, 0.5, 1, 1.5))
+axes[0].spines["bottom"].set_bounds(0, far[-1])
+draw_paths(axes[1], {
+    name: ([[(max(p[1], 0) ** 0.5, p[3]) for p in run["paths"][name]] for run in three], SHADE[name])
+    for name in ("PPO", "PPO, no KL", "PPO, no KL, few pairs")
+})  # fmt: skip
+axes[1].axvspan(0, far[-1], color=COLORS["masked"], alpha=0.5, linewidth=0)
+axes[1].set(xlabel="√KL", title="PPO; grey: the range on the left")
+print(f"{'':17}promised   true: best of 1 → most on the way → best of {stored['ns'][-1]}; mean, then by seed")
+at_end = {}
+for key, name in choosers.items():
+    curves = [[point[1] for point in run["best_of_n"][key]] for run in three]
+    mean = [sum(points) / len(points) for points in zip(*curves, strict=True)]
+    promised, at_end[name] = sum(run["best_of_n"][key][-1][0] for run in three) / len(three), mean[-1]
+    print(f"by {name:14}{promised:8.2f}   " + "    ".join(f"{c[0]:.2f} → {max(c):.2f} → {c[-1]:.2f}" for c in (mean, *curves)))  # fmt: skip
 show(fig, alt=f"True score against root KL. Best of {stored['ns'][-1]}, mean of the seeds: " + ", ".join(f"by {name} {y:.2f}" for name, y in at_end.items()))  # fmt: skip
-print(f"best of {stored['ns'][-1]}: " + ", ".join(f"by {name} {y:.2f}" for name, y in at_end.items()))
-for name in ("PPO, no KL", "PPO, no KL, few pairs"):
-    for run in three:
-        path = run["paths"][name]
-        most = max(path, key=lambda p: p[3])
-        print(f"{name}, seed {run['seed']}: most true score {most[3]:.2f} at √KL {max(most[1], 0) ** 0.5:.1f}; at the end {path[-1][3]:.2f} at {max(path[-1][1], 0) ** 0.5:.1f}")  # fmt: skip
+for name in ("PPO, no KL", "PPO, no KL, few pairs", "PPO, random reward"):
+    trues = [[p[3] for p in run["paths"][name]] for run in three]
+    print(f"{name:22} true by seed, at the end (from least to most): " + ", ".join(f"{t[-1]:.2f} ({min(t):.2f} to {max(t):.2f})" for t in trues))  # fmt: skip
+assert all(run["best_of_n"]["1280"][-1][1] > run["best_of_n"][key][-1][1] for run in three for key in ("64", "256"))
 
 # %% [markdown]
-# The more pairs the reward model has seen, the more of what it promises is true, and none comes near the truth as the chooser. Best of 64 goes to √KL 1.8 at most, where its curves have hardly begun to bend, if at all. PPO without a price goes more than twice as far, over the top and down: this is Gao's curve, from text and with a judge that cannot be argued with.
+# Choosing by 64 pairs promises more than one spread and gives next to nothing; the model of 1,280 pairs keeps more of its word. 64 and 256 pairs cannot be told apart (their order changes with the seed), and none comes near the truth as the chooser.
 #
-# What to be careful with: three seeds, one SFT model, one β, one learning rate, 40 steps. That a price for KL protects the truth is plain here in each seed; how large the best price is, we did not search.
+# The curves of 64 and 256 pairs rise and then fall, four of the six, two of them to below where they began: lesson 17's over-optimisation. Those of 1,280 pairs do not fall yet. (A seed's best of 64 rests on 32 stories, standard error about 0.1: one such curve proves little.)
+#
+# PPO without a price goes more than twice as far, and the truth falls, in three of six runs to almost nothing. Gao's curve goes up before it comes down. Here only the way down is plain: seed 2 with 1,280 pairs never rises, and the tops of the others are the largest of eleven noisy points. A run paid by chance ranges over a quarter of a point too.
+#
+# What to be careful with: three seeds, one SFT model, one β, one learning rate, 40 steps. That a price for KL protects the truth is plain in each seed; for the best price we did not search.
 
 # %% [markdown]
 # ## On a real model
@@ -651,12 +677,12 @@ else:
     assert real_spread["k3"] > 2 * real_spread["k1"] and tokens.std() < 0.5 * real_spread["k3"]
 
 # %% [markdown]
-# With the model installed you see why k3 has its good name, and what is wrong with it. In the tokens that were drawn it is never negative and looks calmer than k1. Over all tokens its spread is more than twice k1's: a few tokens that are hardly ever drawn have huge values and carry part of its mean. A short text seldom holds one of them, and then the mean comes out too low.
+# With the model installed you see why k3 has its good name, and what is wrong with it. In the tokens drawn it is never negative and looks calmer than k1. Over all tokens its spread is more than twice k1's: a few that are hardly ever drawn have huge values and carry part of its mean. A short text seldom holds one, and then the mean comes out too low.
 
 # %% [markdown]
 # ## On a GPU
 #
-# Our runs were short. llmkit's own test (`tests/test_ppo.py`) makes 300 steps with 96 answers a prompt, a quarter of a minute, and asserts that the policy is then less than 0.02 nats from the best one. Here is the same with 1,024 answers.
+# Our runs were short. llmkit's own test (`tests/test_ppo.py`) makes 300 steps with 96 answers a prompt, and asserts that the policy is then less than 0.02 nats from the best one. Here is the same with 1,024 answers.
 
 
 # %%
@@ -688,7 +714,7 @@ def large_batches(device, n_answers, n_steps):
 
 
 # %% [markdown]
-# And on a real model. SmolLM2-135M goes on with a line, and is paid for the share of its words that are among the twenty good adjectives of toyland's reviews, less the share that are among the twenty bad ones: a reward that is as easy to hack as it sounds. Once with a price for KL, once without. Look at the texts, not at the reward.
+# And on a real model. SmolLM2-135M goes on with a line, and is paid for its share of the twenty good adjectives of toyland's reviews, less that of the twenty bad ones: as easy to hack as it sounds. Once with a price for KL, once without. Look at the texts, not at the reward.
 
 
 # %%

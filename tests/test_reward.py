@@ -130,6 +130,20 @@ def test_only_differences_count_until_they_are_centred():
     assert bradley_terry_loss(a, b, margin=1.0) > bradley_terry_loss(a, b)
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3), (1,), (2,)])
+def test_a_margin_is_one_number_or_one_for_each_pair(shape):
+    """(M, 1) beside (M,) would be broadcast to (M, M): every pair with every other pair's margin."""
+    a, b = torch.zeros(3), torch.tensor([0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match=r"margin must be a number or \(3,\), got \("):
+        bradley_terry_loss(a, b, torch.ones(shape))
+    model = lambda ids, mask: torch.cat([a, b])  # noqa: E731
+    with pytest.raises(ValueError, match="margin"):
+        reward_loss(model, torch.zeros(6, 2), None, torch.ones(shape))
+    one = bradley_terry_loss(a, b, 0.5)
+    assert torch.equal(one, bradley_terry_loss(a, b, torch.tensor(0.5)))
+    assert torch.allclose(one, bradley_terry_loss(a, b, torch.full((3,), 0.5)))
+
+
 def test_pairs_follow_their_probabilities():
     g = torch.Generator().manual_seed(0)
     policy = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])

@@ -7,7 +7,7 @@ import math
 import random
 import re
 import sys
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -315,8 +315,16 @@ def test_the_pipeline_end_to_end(stored):
     assert (chosen > rejected).float().mean() > 0.85
     assert torch.cat([chosen, rejected]).std().item() == pytest.approx(1, abs=0.02)
 
-    _, log = toyland.train_dpo(sft, pairs, 4, 0)
+    on_these, seen = toyland.dpo_measure(sft, pairs), []
+    policy, log = toyland.train_dpo(sft, pairs, 4, 0, watch=lambda step, policy: seen.append((step, on_these(policy))))
     assert log[0].margin == 0 and log[-1].margin > 0 and log[-1].loss < log[0].loss
+    assert [step for step, _ in seen] == [0, 1, 2, 3] and not on_these(policy).loss.requires_grad
+    assert seen[0][1].margin == 0 and seen[0][1].chosen_reward == 0
+    for old, new in pairwise([one for _, one in seen] + [on_these(policy)]):  # the same pairs
+        gained = (new.chosen - new.rejected) - (old.chosen - old.rejected)
+        assert (new.margin - old.margin).item() == pytest.approx(toyland.BETA * gained.item(), abs=1e-4)
+    again, _ = toyland.train_dpo(sft, pairs, 4, 0)
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), again.parameters(), strict=True))
 
     prompts, path = toyland.prompt_ids(tokenizer, openings(48, 2)), []
     policy = toyland.train_ppo(

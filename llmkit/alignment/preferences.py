@@ -110,7 +110,8 @@ def fit_bradley_terry(wins: Tensor, n_steps: int = 50) -> Tensor:
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, centre: float = 0.0) -> Tensor:
     """Mean of -log sigmoid(chosen - rejected - margin), scores (M,) -> scalar in nats.
 
-    margin   (M,) or a number: by how much the chosen one should lead (Llama 2, section 3.2.2)
+    margin   (M,) or a number: by how much the chosen one should lead (Llama 2, section 3.2.2); (M, 1) is
+             refused, for it would be broadcast to (M, M)
     centre   weight of mean (chosen + rejected)^2. Only differences are asked for, so scores may float anywhere;
              this holds them about 0 (Eisenstein et al. 2023)
 
@@ -121,6 +122,8 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float 
         raise ValueError(
             f"chosen and rejected must be (M,) with M >= 1, got {tuple(chosen.shape)} and {tuple(rejected.shape)}"
         )
+    if isinstance(margin, Tensor) and margin.dim() and margin.shape != chosen.shape:
+        raise ValueError(f"margin must be a number or {tuple(chosen.shape)}, got {tuple(margin.shape)}")
     loss = -F.logsigmoid(chosen - rejected - margin).mean()
     return loss + centre * (chosen + rejected).square().mean()
 

@@ -156,18 +156,37 @@ def train_reward(sft: CausalLM, pairs: Comparisons, n_steps: int, seed: int, lr:
 
 
 def train_dpo(
-    sft: CausalLM, pairs: Comparisons, n_steps: int, seed: int, lr: float = 1e-3, beta: float = BETA
-) -> tuple[CausalLM, list[DPOStep]]:
-    """A policy from the same pairs without a reward model, and every step's log."""
+    sft: CausalLM, pairs: Comparisons, n_steps: int, seed: int, lr: float = 1e-3, beta: float = BETA,
+    watch: Callable[[int, CausalLM], None] | None = None,
+) -> tuple[CausalLM, list[DPOStep]]:  # fmt: skip
+    """A policy from the same pairs without a reward model, and every step's log.
+
+    Each step's log is of its own mini-batch, so two steps are two sets of pairs: compare policies by `dpo_measure`.
+    watch sees (step, policy) before each update.
+    """
     policy, log = policy_of(sft), []
 
     def loss(model, ids, mask, answers):
+        if watch is not None:
+            watch(len(log), model)
         step = dpo(pair_log_probs(model, ids, mask, answers, reference_log_probs(sft, ids, mask, answers)), beta)
         log.append(step._replace(loss=step.loss.detach()))
         return step.loss
 
     train(policy, pairs.batches(32, seed), n_steps, lr, loss=loss, weight_decay=0.0, progress=False)
     return policy, log
+
+
+def dpo_measure(sft: CausalLM, pairs: Comparisons, beta: float = BETA) -> Callable[[nn.Module], DPOStep]:
+    """A function that measures a policy on all of these pairs, the same ones at each call, without gradients."""
+    batch = pairs.batch(range(len(pairs.prompts)))
+    fixed = reference_log_probs(sft, *batch)
+
+    @torch.no_grad()
+    def measure(policy: nn.Module) -> DPOStep:
+        return dpo(pair_log_probs(policy, *batch, fixed), beta)
+
+    return measure
 
 
 def train_ppo(

@@ -16,7 +16,7 @@ def draw_frontier(axis: Axes, kl: Sequence[float], reward: Sequence[float]) -> N
 def draw_overoptimisation(axis: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float], str]]) -> None:
     """Lines of true reward against the root of KL: name -> (KL in nats, reward, colour). A dot marks each top.
 
-    The root is the axis of Gao et al. 2023. Lines with a name that begins with "_" get no label.
+    The root is the axis of Gao et al. 2023. A name stands above the end of its line; one that begins with "_" does not.
     """
     for name, (kl, reward, color) in curves.items():
         root = [max(x, 0.0) ** 0.5 for x in kl]
@@ -24,6 +24,6 @@ def draw_overoptimisation(axis: Axes, curves: Mapping[str, tuple[Sequence[float]
         top = max(range(len(reward)), key=lambda i: reward[i])
         axis.plot(root[top], reward[top], "o", color=color, markersize=5)
         if not name.startswith("_"):
-            axis.annotate(name, (root[-1], reward[-1]), xytext=(-12, 0), textcoords="offset points", color=color,
-                          ha="right", va="center", fontsize=9)  # fmt: skip
+            axis.annotate(name, (root[-1], reward[-1]), xytext=(0, 6), textcoords="offset points", color=color,
+                          ha="center", va="bottom", fontsize=9)  # fmt: skip
     axis.set(xlabel="√KL from the reference", ylabel="true reward")

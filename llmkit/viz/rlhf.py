@@ -10,7 +10,7 @@ from llmkit.viz.style import COLORS
 def draw_plane(
     axis: Axes, kl: Sequence[float], reward: Sequence[float], paths: Mapping[str, tuple[Sequence, Sequence, str, tuple]]
 ) -> None:
-    """The line of the best policies, which nothing crosses, and under it the paths of others.
+    """The line of the best policies, which nothing crosses, and under it others' paths, a ring at the end of each.
 
     kl, reward   of the best policies, nats and reward an answer, in the order of KL
     paths        name -> (KLs, rewards, colour, where the name stands: points right of and above the last place)
@@ -21,6 +21,7 @@ def draw_plane(
     axis.text(kl[0], 0.95 * top + 0.05 * min(reward), " no policy is here", fontsize=9, color="#555555", va="center")
     for name, (x, y, color, offset) in paths.items():
         axis.plot(x, y, "o-", color=color, markersize=3.5, linewidth=1.2)
+        axis.plot(x[-1:], y[-1:], "o", color=color, markersize=8, fillstyle="none", zorder=4)
         axis.annotate(name, (x[-1], y[-1]), offset, textcoords="offset points", color=color, fontsize=9)
     axis.set(xlabel="KL(policy || reference), nats an answer", ylabel="mean reward", ylim=(None, top))
 
@@ -45,6 +46,18 @@ def draw_runs(
     for y, x, name, color in sorted(ends) if label else ():
         at = max(y, at + room)
         axis.text(x, at, f" {name}", color=color, fontsize=8.5, va="center")
+
+
+def draw_paths(axis: Axes, paths: Mapping[str, tuple[Sequence[Sequence[tuple[float, float]]], str]]) -> None:
+    """Ways through a plane: name -> (one list of (x, y) a seed, colour). The shape at the end is the seed's."""
+    kinds = (("-", "o", "●"), ("--", "s", "■"), (":", "^", "▲"))
+    for row, (name, (seeds, color)) in enumerate(paths.items()):
+        for points, (style, end, _) in zip(seeds, kinds, strict=True):
+            axis.plot(*zip(*points, strict=True), style, marker=".", color=color, linewidth=1, markersize=3, alpha=0.7)
+            axis.plot(*points[-1], end, color=color, markersize=8, markeredgecolor="white", zorder=4)
+        axis.text(0.98, 0.94 - 0.08 * row, name, color=color, fontsize=9, ha="right", transform=axis.transAxes)
+    key = "ends of\n" + "\n".join(f"{shape} seed {seed}" for seed, (_, _, shape) in enumerate(kinds))
+    axis.text(0.03, 0.03, key, color="#555555", fontsize=8.5, transform=axis.transAxes)
 
 
 def draw_two_measures(axis: Axes, rows: Mapping[str, tuple[Sequence[float], Sequence[float], str]]) -> None:

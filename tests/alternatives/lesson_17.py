@@ -28,7 +28,14 @@ def win_by_softmax(first, second, flip=0.0):
     return (1 - flip) * p[0] + flip * p[1]
 
 
+def _margin_fits(margin, M):
+    if torch.is_tensor(margin) and margin.shape not in ((), (M,)):
+        raise ValueError("margin")
+
+
 def loss_by_softplus(chosen, rejected, margin=0.0, centre=0.0):
+    if np.ndim(margin) and np.shape(margin) != np.shape(chosen):
+        raise ValueError("margin")
     if chosen.ndim != 1 or rejected.ndim != 1 or len(chosen) != len(rejected) or len(chosen) == 0:
         raise ValueError("shapes")
     return F.softplus(rejected + margin - chosen).mean() + centre * ((chosen + rejected) ** 2).mean()
@@ -37,6 +44,7 @@ def loss_by_softplus(chosen, rejected, margin=0.0, centre=0.0):
 def loss_by_cross_entropy(chosen, rejected, margin=0.0, centre=0.0):
     if chosen.shape != rejected.shape or chosen.dim() != 1 or chosen.numel() < 1:
         raise ValueError("shapes")
+    _margin_fits(margin, len(chosen))
     labels = torch.zeros(len(chosen), dtype=torch.long)
     return F.cross_entropy(torch.stack([chosen - margin, rejected], 1), labels) + centre * torch.mean(
         torch.pow(chosen + rejected, 2)
@@ -46,6 +54,8 @@ def loss_by_cross_entropy(chosen, rejected, margin=0.0, centre=0.0):
 def loss_in_a_loop(chosen, rejected, margin=0.0, centre=0.0):
     if chosen.dim() != 1 or chosen.shape != rejected.shape or not chosen.numel():
         raise ValueError("shapes")
+    if torch.as_tensor(margin).ndim > 1:
+        raise ValueError("margin")
     margins = torch.as_tensor(margin).expand(len(chosen))
     total = 0.0
     for a, b, m in zip(chosen, rejected, margins, strict=True):

@@ -1,6 +1,7 @@
 """Lesson 17: Bradley and Terry's probability and loss, the last token, best of n, answers' log-probabilities, DPO."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -28,6 +29,7 @@ def win_cases() -> list[Case]:
         Case("a judge who flips one in five", lambda: (t([3.0, -3.0, 0.0]), t([0.0, 0.0, 0.0]), 0.2)),
         Case("a judge who tosses a coin", lambda: (t([5.0, -5.0]), t([0.0, 0.0]), 0.5)),
         Case("a table of scores", lambda: (_random(3, 4), _random(3, 4, seed=1), 0.05)),
+        Case("flip = 0 is allowed", lambda: (t([1.0, -2.0]), t([0.0, 0.0]), 0.0)),
         Case("flip below 0 is refused", lambda: (t([1.0]), t([0.0]), -0.1)),
         Case("flip above 0.5 is refused", lambda: (t([1.0]), t([0.0]), 0.6)),
     ]
@@ -88,6 +90,18 @@ def win_half_refused(first, second, flip=0.0):
     return win_never_refuses(first, second, flip)
 
 
+def win_zero_refused(first, second, flip=0.0):
+    if not 0 < flip <= 0.5:
+        raise ValueError("flip")
+    return win_never_refuses(first, second, flip)
+
+
+def win_ends_refused(first, second, flip=0.0):
+    if not 0 < flip < 0.5:
+        raise ValueError("flip")
+    return win_never_refuses(first, second, flip)
+
+
 def win_decided(first, second, flip=0.0):
     _refuse_flip(flip)
     return flip + (1 - 2 * flip) * (first > second).float()
@@ -110,17 +124,24 @@ def loss_cases() -> list[Case]:
         Case("unequal numbers are refused", lambda: (torch.zeros(2), torch.zeros(3))),
         Case("a column beside a row is refused", lambda: (torch.zeros(3, 1), torch.zeros(3))),
         Case("no pairs are refused", lambda: (torch.zeros(0), torch.zeros(0))),
+        Case("margins in a column are refused", lambda: (_random(3, seed=8), _random(3, seed=9), torch.ones(3, 1))),
     ]
 
 
-def _refuse_pairs(chosen, rejected):
+def _refuse_margin(chosen, margin):
+    if isinstance(margin, torch.Tensor) and margin.dim() and margin.shape != chosen.shape:
+        raise ValueError("margin")
+
+
+def _refuse_pairs(chosen, rejected, margin):
     if chosen.shape != rejected.shape or chosen.dim() != 1 or not len(chosen):
         raise ValueError("pairs")
+    _refuse_margin(chosen, margin)
 
 
 def _loss(term, penalty=lambda a, b: (a + b).square().mean()):
     def loss(chosen, rejected, margin=0.0, centre=0.0):
-        _refuse_pairs(chosen, rejected)
+        _refuse_pairs(chosen, rejected, margin)
         return term(chosen, rejected, margin) + centre * penalty(chosen, rejected)
 
     return loss
@@ -131,7 +152,7 @@ def _right_term(a, b, m):
 
 
 def loss_unstable(chosen, rejected, margin=0.0, centre=0.0):
-    _refuse_pairs(chosen, rejected)
+    _refuse_pairs(chosen, rejected, margin)
     return -torch.sigmoid(chosen - rejected - margin).log().mean() + centre * (chosen + rejected).square().mean()
 
 
@@ -142,12 +163,19 @@ def loss_never_refuses(chosen, rejected, margin=0.0, centre=0.0):
 def loss_refuses_only_numbers(chosen, rejected, margin=0.0, centre=0.0):
     if len(chosen) != len(rejected) or not len(chosen):
         raise ValueError("pairs")
+    _refuse_margin(rejected, margin)
+    return loss_never_refuses(chosen, rejected, margin, centre)
+
+
+def loss_any_margin(chosen, rejected, margin=0.0, centre=0.0):
+    _refuse_pairs(chosen, rejected, 0.0)
     return loss_never_refuses(chosen, rejected, margin, centre)
 
 
 def loss_of_nothing(chosen, rejected, margin=0.0, centre=0.0):
     if chosen.shape != rejected.shape or chosen.dim() != 1:
         raise ValueError("pairs")
+    _refuse_margin(chosen, margin)
     return loss_never_refuses(chosen, rejected, margin, centre)
 
 
@@ -240,6 +268,17 @@ def token_all_rows(hidden, attention_mask=None):
 
 def n_for_three_nats() -> int:
     return 54
+
+
+def _other_numbers(named: set[int]) -> dict[str, Callable[[], int]]:
+    """For every other n up to 200: what the bound is there, and so on which side of 3 nats it lies."""
+    messages = {}
+    for n in range(1, 201):
+        bound = math.log(n) - (n - 1) / n
+        if n not in named and n != n_for_three_nats():
+            side = "below 3: too small" if bound < 3 else "but a smaller n has 3 nats, too: too large"
+            messages[f"at n = {n} the bound is {bound:.2f} nats, {side}"] = lambda n=n: n
+    return messages
 
 
 # --- 17.5 sequence_log_probs ---
@@ -381,6 +420,10 @@ EXERCISES = [
             "a flip names the *other* answer; it does not toss a coin between the two": win_flip_coin,
             "flip was taken off as it is: but wins are turned into losses, and losses into wins": win_flip_subtracted,
             "flip = 0.5 is allowed; only what lies outside of 0 to 0.5 is refused": win_half_refused,
+            "flip = 0 is allowed, and it is what flip is where none is given: only below 0 it is refused": (
+                win_zero_refused
+            ),
+            "flip = 0 and flip = 0.5 are both allowed; only what lies outside of 0 to 0.5 is refused": win_ends_refused,
             "a flip below 0 or above 0.5 has to be refused with a ValueError": win_never_refuses,
             "that is who is better; a noisy judge names the better one only more often": win_decided,
         },
@@ -424,6 +467,9 @@ EXERCISES = [
             "no pairs have to be refused: a mean over nothing is NaN": loss_of_nothing,
             "(3, 1) beside (3,) broadcasts to (3, 3), every chosen with every rejected: refuse it": (
                 loss_refuses_only_numbers
+            ),
+            "a margin of (3, 1) beside scores of (3,) broadcasts to (3, 3), every pair with every margin: refuse it": (
+                loss_any_margin
             ),
         },
     ),
@@ -478,6 +524,7 @@ EXERCISES = [
             "that is e to the 4th, where log n - 1 is 3: but (n - 1) / n is a little less than 1, and n is whole": (
                 lambda: math.exp(4)
             ),
+            **_other_numbers({16, 20, 21, 53, 55, 64}),
         },
     ),
     Exercise(

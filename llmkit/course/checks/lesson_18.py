@@ -77,6 +77,7 @@ mask_inverted = _masked(lambda end: end.int().cumsum(1) - end.int() > 0)
 
 mask_with_every_end = _masked(lambda end: (end.int().cumsum(1) == 0) | end)
 mask_rolled = _masked(lambda end: (end.int().cumsum(1) == 0).roll(1, 1))
+mask_up_to_second_end = _masked(lambda end: end.int().cumsum(1) <= 1)
 mask_by_argmax_only = _masked(lambda end: torch.arange(end.size(1)) <= end.int().argmax(1)[:, None])
 
 
@@ -167,7 +168,7 @@ def _gae(rewards, values, mask, gamma=1.0, lam=0.95, *, last=lambda values: 0.0,
             running = running * real[:, t]
         out[t] = running
     a = torch.stack(out, 1)
-    back = {"v": a + v, "a": a, "r": r.flip(1).cumsum(1).flip(1)}[returns]
+    back = {"v": a + v, "a": a, "a + r": a + r, "r": r.flip(1).cumsum(1).flip(1)}[returns]
     return (a * real, back * real) if tidy else (a, back)
 
 
@@ -204,6 +205,25 @@ def gae_values_not_masked(rewards, values, mask, *a):
     return _gae(rewards * mask, values, mask, *a, clean=False, carry_masked=True)
 
 
+def gae_only_rewards_masked(rewards, values, mask, *a):
+    _gae(rewards, values, mask)  # the shapes
+    return _gae(rewards * mask, values, mask, *a, clean=False)
+
+
+def gae_only_values_masked(rewards, values, mask, *a):
+    _gae(rewards, values, mask)  # the shapes
+    return _gae(rewards, values * mask, mask, *a, clean=False)
+
+
+def gae_next_values_not_masked(rewards, values, mask, *a):
+    """A token's own value is set to 0 outside the mask, but not the value after it."""
+    _gae(rewards, values, mask)  # the shapes
+    gamma = a[0] if a else 1.0
+    after = torch.nn.functional.pad((values * ~mask)[:, 1:], (0, 1))  # what should have been 0
+    advantages, _ = _gae(rewards * mask + gamma * after, values * mask, mask, *a, clean=False)
+    return advantages, (advantages + values) * mask
+
+
 def gae_returns_not_masked(rewards, values, mask, *a):
     advantages, _ = _gae(rewards, values, mask, *a)
     return advantages, advantages + values
@@ -220,6 +240,14 @@ def gae_returns_are_rewards_to_come(rewards, values, mask, gamma=1.0, lam=0.95):
 
 def gae_returns_are_advantages(*a):
     return _gae(*a, returns="a")
+
+
+def gae_returns_from_rewards(*a):
+    return _gae(*a, returns="a + r")
+
+
+def gae_gamma_ignored(rewards, values, mask, gamma=1.0, lam=0.95):
+    return _gae(rewards, values, mask, 1.0, lam)
 
 
 def gae_own_value_as_next(*a):
@@ -369,6 +397,7 @@ EXERCISES = [
             "the answer ends at the first end token, not at the last": mask_up_to_last_end,
             "one token too many: the first one after the end counts too": mask_one_too_many,
             "an end token after the first one is no part of the answer": mask_with_every_end,
+            "all up to the second end token counts; a place belongs to the answer if no end token stands *before* it": mask_up_to_second_end,
             "moved by one place, but the last place came round to the front; the first token always counts": mask_rolled,
             "an answer that never ends counts as a whole": mask_by_argmax_only,
             "True must mean that the token counts": mask_inverted,
@@ -420,10 +449,15 @@ EXERCISES = [
             "what stands after the end of an answer was counted": gae_mask_forgotten,
             "the mask was applied to the result only: numbers after the end have leaked into the answer": gae_masked_at_the_end_only,
             "the value after the last token must be 0: the values outside the mask were not set to 0": gae_values_not_masked,
+            "only the rewards were set to 0 outside the mask: the values after the end have leaked into the answer": gae_only_rewards_masked,
+            "only the values were set to 0 outside the mask: the rewards after the end have leaked into the answer": gae_only_values_masked,
+            "the value of the next state must be 0 too where that state lies outside the mask": gae_next_values_not_masked,
             "the returns too must be 0 outside the mask": gae_returns_not_masked,
             "those are the deltas alone; each token gets gamma lam times the advantage after it too": gae_without_recursion,
             "those returns are the rewards to come; asked for are advantages plus values, the same only for lam 1": gae_returns_are_rewards_to_come,
             "the returns are advantages plus values": gae_returns_are_advantages,
+            "the returns are advantages plus *values*; the rewards were added": gae_returns_from_rewards,
+            "gamma was not used: it stands before the next value, and before the advantage after": gae_gamma_ignored,
             "delta needs the value of the *next* state; this state's own was taken": gae_own_value_as_next,
         },
     ),
@@ -439,6 +473,8 @@ EXERCISES = [
         ),
         wrong={
             "the cut was applied on both sides; on the side from which the token has to come back the gradient must flow": lambda: [0.0, 0.0, 0.0, 0.0],
+            "the third case was cut: compare its two branches again, the *larger* loss counts": lambda: [0.0, -0.5, 0.0, 0.0],
+            "the second case was cut: compare its two branches again, the *larger* loss counts": lambda: [0.0, 0.0, 1.5, 0.0],
             "nothing was cut: where the token has gone far enough in the good direction, no gradient is left": lambda: [-1.5, -0.5, 1.5, 0.5],
             "the wrong cases are cut: a good token that is *more* likely already needs no further push": lambda: [-1.5, 0.0, 0.0, 0.5],
             "that is the slope of the objective; the loss has the other sign": lambda: [0.0, 0.5, -1.5, 0.0],
