@@ -24,6 +24,14 @@ def test_it_begins_as_the_identity_and_knows_nothing():
     assert not any(name.endswith("bias") for name, _ in model.named_parameters())
 
 
+def test_a_tied_one_has_one_table_of_logits_that_can_be_large():
+    torch.manual_seed(0)
+    model = speedrun(SpeedrunConfig(vocab_size=400, d_model=64, n_layers=2, n_heads=2, tie=True))
+    assert model.lm_head.weight is model.transformer.embed.tokens.weight
+    assert model.lm_head.weight.std().item() == pytest.approx(0.2, rel=0.02)
+    assert (model.transformer.blocks[0].attn.o_proj.weight == 0).all(), "blocks still add nothing"
+
+
 def test_it_learns_and_sees_no_future():
     torch.manual_seed(0)
     model = speedrun(SMALL)

@@ -22,7 +22,7 @@ from llmkit.layers.transformer import Embedding, Transformer
 
 @dataclass(frozen=True)
 class SpeedrunConfig:
-    """Sizes; vocab_size rows in the embedding and as many in the output matrix, which is not tied to it."""
+    """Sizes. With tie the output matrix is the embedding: few texts teach rare words sooner, and logits begin random."""
 
     vocab_size: int
     d_model: int = 128
@@ -30,6 +30,7 @@ class SpeedrunConfig:
     n_heads: int = 2
     d_ff: int | None = None  # 4 d_model
     rope_theta: float = 10000.0
+    tie: bool = False
 
 
 def speedrun(config: SpeedrunConfig) -> CausalLM:
@@ -46,9 +47,11 @@ def speedrun(config: SpeedrunConfig) -> CausalLM:
         for _ in range(config.n_layers)
     ]
     rope = RotaryEmbedding(C // config.n_heads, config.rope_theta)
-    model = CausalLM(Transformer(Embedding(config.vocab_size, C, norm=norm()), blocks, norm(), rope), config, tie=False)
+    model = CausalLM(Transformer(Embedding(config.vocab_size, C, norm=norm()), blocks, norm(), rope), config, config.tie)
     for name, module in model.named_modules():
-        if name.endswith(("o_proj", "down_proj", "lm_head")):
+        if config.tie and name == "lm_head":
+            nn.init.normal_(module.weight, std=0.2)  # a logit can then reach 0.2 C
+        elif name.endswith(("o_proj", "down_proj", "lm_head")):
             nn.init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
             nn.init.uniform_(module.weight, -((3 / C) ** 0.5), (3 / C) ** 0.5)  # variance 1 / C
