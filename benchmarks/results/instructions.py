@@ -1,6 +1,6 @@
 """From a completer to an assistant: one base model, instruction-tuned on thirteen families; accuracy by family.
 
-Run: python benchmarks/results/instructions.py     about 25 minutes on one core
+Run: python benchmarks/results/instructions.py     about 20 minutes on one core
 """
 
 import time
@@ -23,11 +23,11 @@ from llmkit.finetuning.toyland_chat import (
 )
 
 SPLITS = ("instances", "phrasings")
-HARD = ("answer", "system", "count", "list", "refuse")  # learnt last of all families, so they are taught more often
+HARD = ("answer", "system", "count", "list")  # learnt last of all families, so they are taught twice as often
 
 
 def main() -> None:
-    sizes = {"base_steps": 400, "steps": 5600, "examples": 104_000, "hard": 75_000, "width": 128, "tests": 100}
+    sizes = {"base_steps": 400, "steps": 4400, "examples": 104_000, "hard": 36_000, "width": 128, "tests": 100}
     chosen = arguments(__doc__, **sizes, model="")
     folder = vars(chosen).pop("model")  # where to save the model, for python -m llmkit.chat
     tokenizer = chat_tokenizer(seed=chosen.seed)
