@@ -33,7 +33,7 @@ def main(n_new: int = 64) -> None:
         our_time, their_time = interleaved(
             lambda ids=ids: generate(ours, ids, n_new), lambda ids=ids, options=options: theirs.generate(ids, **options)
         )
-        report(f"prompt of {n_prompt}, {n_new} new tokens", our_time, their_time, required=1.0)
+        report(f"GPT-2 124M, prompt of {n_prompt}, {n_new} new tokens", our_time, their_time, required=1.0)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def speed(n_new: int) -> None:
     for n_prompt in (16, 512):
         ids = torch.randint(50257, (1, n_prompt))
         times = interleaved(lambda ids=ids: generate(narrow, ids, n_new), lambda ids=ids: generate(wide, ids, n_new))
-        report(f"prompt of {n_prompt}, {n_new} new tokens:", *times, required=1.5, names=("int8", "float32"))
+        report(f"GPT-2 124M, prompt of {n_prompt}, {n_new} new tokens", *times, required=1.5, names=("int8", "float32"))
 
 
 def perplexity(path: Path) -> None:

@@ -6,18 +6,15 @@ machine that is busy for a while slows all of them alike.
 """
 
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent]
+import torch
+import transformers
+from timing import interleaved, report
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock  # noqa: E402
-
-from llmkit.layers.mlp import GatedMLP  # noqa: E402
-from llmkit.layers.moe import MoE, SoftmaxRouter, dispatch_grouped, dispatch_loop  # noqa: E402
+from llmkit.layers.mlp import GatedMLP
+from llmkit.layers.moe import MoE, SoftmaxRouter, dispatch_grouped, dispatch_loop
 
 REQUIRED = 1.0  # of transformers' fastest
 SIZES = {  # d_model, d_ff, experts, top_k, tokens
@@ -49,18 +46,6 @@ def blocks(d_model: int, d_ff: int, n_experts: int, top_k: int) -> tuple[Mixtral
     return theirs, ours
 
 
-def interleaved(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """The shortest time of each, taking turns; the first round warms up and is not counted."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for turn in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def compare(name: str, d_model: int, d_ff: int, n_experts: int, top_k: int, n_tokens: int) -> float:
     theirs, ours = blocks(d_model, d_ff, n_experts, top_k)
     x = torch.randn(1, n_tokens, d_model)
@@ -90,12 +75,12 @@ def compare(name: str, d_model: int, d_ff: int, n_experts: int, top_k: int, n_to
     expected = contestants["eager"]()
     for other, step in contestants.items():
         assert torch.allclose(step(), expected, rtol=1e-4, atol=1e-4), f"{other} computes something else"
-    best = interleaved(contestants, rounds=60 if n_tokens > 100 else 300)
+    times = interleaved(*contestants.values(), repeats=60 if n_tokens > 100 else 300)
+    best = dict(zip(contestants, times, strict=True))
     fastest = min("eager", "grouped_mm", key=best.get)
+    report(f"experts: {name}", best["grouped"], best[fastest], REQUIRED, ("llmkit", f"transformers ({fastest})"))
     print(
-        f"{name:32} {1000 * best['grouped']:7.2f} ms   {best[fastest] / best['grouped']:5.2f}x transformers' fastest "
-        f"({fastest}), {best['eager'] / best['grouped']:5.2f}x its eager one, "
-        f"{best['loop'] / best['grouped']:5.2f}x dispatch_loop"
+        f"{'':44} {best['eager'] / best['grouped']:.2f}x its eager one, {best['loop'] / best['grouped']:.2f}x our loop"
     )
     return best[fastest] / best["grouped"]
 

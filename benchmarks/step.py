@@ -35,7 +35,7 @@ def main(batch: int = 2, length: int = 256) -> None:
         their_optimizer.step()
 
     our_time, their_time = interleaved(our_step, their_step)
-    report(f"step of {batch} x {length} tokens", our_time, their_time, required=1.0)
+    report(f"GPT-2 124M, training step of {batch} x {length} tokens", our_time, their_time, required=1.0)
 
 
 if __name__ == "__main__":

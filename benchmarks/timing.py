@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+REPORTS: list[dict] = []  # what `report` was told, for benchmarks/results/speed.py
+
 
 def interleaved(*functions: Callable, repeats: int = 7) -> list[float]:
     """The shortest time of each in seconds; they take turns, after one run each to warm up."""
@@ -20,5 +22,6 @@ def interleaved(*functions: Callable, repeats: int = 7) -> list[float]:
 def report(name: str, ours: float, theirs: float, required: float, names: tuple = ("llmkit", "transformers")) -> None:
     """One line; a ratio above 1 means that the first is faster."""
     ratio = theirs / ours
+    REPORTS.append({"name": name, "ours": names[0], "peer": names[1], "ratio": round(ratio, 3), "required": required})
     verdict = "ok" if ratio >= required else f"below {required:.1f}x"
-    print(f"{name:34} {names[0]} {ours:7.3f} s   {names[1]} {theirs:7.3f} s   {ratio:.2f}x  {verdict}")
+    print(f"{name:44} {names[0]} {ours:8.4f} s   {names[1]} {theirs:8.4f} s   {ratio:.2f}x  {verdict}")

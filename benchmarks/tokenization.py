@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent]  # else `import
-# tokenizers` would find this file instead of the library
 os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import tokenizers as rust  # noqa: E402  the number of threads must be set before
+from timing import report  # noqa: E402
 
 from llmkit.data import toyland  # noqa: E402
 from llmkit.tokenizers import ByteLevelBPE, SentencePieceBPE, load_tokenizer  # noqa: E402
@@ -37,9 +36,8 @@ def seconds(function: Callable, before: Callable = lambda: None, repeats: int = 
     return best
 
 
-def row(name: str, ours: float, theirs: float, required: float, size: int = 0) -> None:
-    speed = f"{size / ours / 1e6:6.1f} MB/s" if size else f"{ours:6.2f} s   "
-    print(f"{name:44} {speed}   {theirs / ours:6.2f}x the library's speed (required {required:g}x)")
+def row(name: str, ours: float, theirs: float, required: float) -> None:
+    report(name, ours, theirs, required, ("llmkit", "tokenizers"))
 
 
 def train_rust(text: str, vocab_size: int) -> rust.Tokenizer:
@@ -52,18 +50,18 @@ def train_rust(text: str, vocab_size: int) -> rust.Tokenizer:
 
 
 def encoding(name: str, tokenizer, library, text: str, required: float) -> None:
-    size, fresh = len(text.encode("utf-8")), []
+    fresh = []
     description = library.to_str()
     cold = seconds(lambda: tokenizer.encode(text), before=tokenizer._cache.clear)
     theirs = seconds(lambda: fresh[-1].encode(text), before=lambda: fresh.append(rust.Tokenizer.from_str(description)))
-    row(f"{name}, cold", cold, theirs, required, size)
+    row(f"{name}, cold", cold, theirs, required)
     theirs = seconds(lambda: library.encode(text, add_special_tokens=False))
-    row(f"{name}, warm", seconds(lambda: tokenizer.encode(text)), theirs, required, size)
+    row(f"{name}, warm", seconds(lambda: tokenizer.encode(text)), theirs, required)
     assert tokenizer.encode(text) == library.encode(text, add_special_tokens=False).ids
 
 
-def main() -> None:
-    named = Path(sys.argv[1]) if len(sys.argv) > 1 else SHAKESPEARE
+def main(arguments: list[str]) -> None:
+    named = Path(arguments[0]) if arguments else SHAKESPEARE
     text = named.read_text(encoding="utf-8") if named.exists() else "\n".join(toyland.stories(1700))
     print(f"{named.name if named.exists() else 'toyland'}: {len(text) / 1e6:.2f} million characters\n")
     ours = seconds(lambda: ByteLevelBPE.train(text, 4096), repeats=3)
@@ -97,4 +95,4 @@ def encoding_unigram(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,5 @@
 """The exact optimum: identities for random policies, gradients, best of n, nothing over the frontier."""
 
-import copy
 import math
 
 import pytest
@@ -10,7 +9,6 @@ from llmkit.alignment.best_of_n import best_of_n_distribution, best_of_n_kl_boun
 from llmkit.alignment.exact import (
     answer_index,
     answers,
-    exact_policy_gradient,
     frontier,
     kl,
     log_probs,
@@ -19,6 +17,7 @@ from llmkit.alignment.exact import (
     optimum,
     policy_gradient_loss,
 )
+from llmkit.alignment.small_runs import by_exact_gradient
 from llmkit.alignment.small_world import reward_table, small_world
 from llmkit.training.losses import token_log_probs
 
@@ -107,9 +106,7 @@ def test_expected_reinforce_is_the_gradient_of_the_objective(tables):
 
 def test_exact_policy_gradient_reaches_the_optimum(world):
     best = optimum(world.ref_log_probs, world.rewards, world.beta)
-    model = copy.deepcopy(world.model).requires_grad_(True)
-    exact_policy_gradient(model, world.prompts, world.ref_log_probs, world.rewards, world.beta)
-    policy = log_probs(model, world.prompts).detach()
+    policy = log_probs(by_exact_gradient(world), world.prompts).detach()
     assert kl(policy, best.log_probs).mean() < 0.02
     value = objective(policy, world.ref_log_probs, world.rewards, world.beta).mean()
     assert 0 <= best.value.mean() - value < 0.03 * best.value.mean()

@@ -1,9 +1,7 @@
 """DPO and relatives: equal to TRL and to the original code's formulas, and to the exact optimum where that is known."""
 
-import copy
 import math
 from collections import defaultdict
-from itertools import repeat
 from types import SimpleNamespace
 
 import pytest
@@ -24,10 +22,9 @@ from llmkit.alignment.dpo import (
     smoothed_loss,
 )
 from llmkit.alignment.exact import kl, log_probs, objective, optimum
-from llmkit.alignment.preferences import sample_pairs
+from llmkit.alignment.small_runs import by_dpo
 from llmkit.alignment.small_world import small_world
 from llmkit.models.llama import LlamaConfig, llama
-from llmkit.training.loop import train
 
 
 @pytest.fixture
@@ -181,17 +178,7 @@ def world():
 
 
 def gap_after_dpo(world, n_pairs, n_steps):
-    pairs = sample_pairs(world.ref_log_probs, world.rewards, n_pairs, torch.Generator().manual_seed(1))
-    rows = (pairs.prompt, pairs.chosen), (pairs.prompt, pairs.rejected)
-    fixed = [world.ref_log_probs[row] for row in rows]
-    length = torch.full((n_pairs,), 4)
-
-    def loss(model, prompts):
-        table = log_probs(model, prompts)
-        return dpo(PairLogProbs(*[table[row] for row in rows], *fixed, length, length), world.beta).loss
-
-    model = copy.deepcopy(world.model).requires_grad_(True)
-    train(model, repeat((world.prompts,)), n_steps, 2e-2, weight_decay=0.0, loss=loss, progress=False)
+    model = by_dpo(world, n_pairs, n_steps)
     policy, best = log_probs(model, world.prompts).detach(), optimum(world.ref_log_probs, world.rewards, world.beta)
     gap = best.value - objective(policy, world.ref_log_probs, world.rewards, world.beta)
     return gap.mean().item(), kl(policy, best.log_probs).mean().item()

@@ -12,6 +12,7 @@ from llmkit.alignment import exact
 from llmkit.alignment.advantages import group_advantages, zero_variance_fraction
 from llmkit.alignment.grpo import REDUCTIONS, GRPOSettings, grpo_step, importance_log_ratio, token_losses
 from llmkit.alignment.rollout import completion_log_probs, sample_rollout, score_rollout
+from llmkit.alignment.small_runs import by_grpo
 from llmkit.alignment.small_world import small_world
 from llmkit.alignment.verifiers import contains_answer, exact_answer, lenient_answer, right_form
 from llmkit.data.arithmetic import ALPHABET, EOS, addition, decode, encode, is_held_out, problems
@@ -210,26 +211,11 @@ def test_where_each_kl_comes_to_rest():
     assert rest.abs().max() < 1e-4
 
 
-def run(world, n_steps, group_size=64, **settings):
-    policy, P = copy.deepcopy(world.model).requires_grad_(True), len(world.prompts)
-    generator = torch.Generator().manual_seed(0)
-    settings = GRPOSettings(group_size=group_size, max_grad_norm=100.0, **settings)
-    optimizer = AdamW([{"params": policy.parameters()}], lr=1e-2)
-    prompts = [prompt for prompt in world.prompts.tolist() for _ in range(group_size)]
-    rows = torch.arange(P).repeat_interleave(group_size)
-    for step in range(n_steps):
-        optimizer.lr = 1e-2 * (1 - step / n_steps)
-        rollout = sample_rollout(policy, world.model, prompts, 4, None, generator=generator)
-        rewards = world.rewards[rows, exact.answer_index(rollout.completions)].float()
-        stats = grpo_step(policy, optimizer, rollout, rewards, settings, generator)
-        assert abs(stats.first_ratio - 1) < 1e-5 and stats.first_clip_fraction == 0
-    return policy
-
-
 @pytest.mark.parametrize("kl, low, high", [("reward", 0.0, 0.02), ("loss", 0.03, 0.1)])
 def test_policy_gradient_comes_near_the_optimum(world, kl, low, high):
     """REINFORCE with the mean of the group as baseline: k1 in the reward reaches pi*, k3 in the loss does not."""
-    policy = run(world, 400, beta=world.beta, kl=kl, std="none", reduction="dr_grpo")
+    policy, stats = by_grpo(world, kl=kl, std="none", reduction="dr_grpo")
+    assert all(abs(one.first_ratio - 1) < 1e-5 and one.first_clip_fraction == 0 for one in stats)
     with torch.no_grad():
         log_p = exact.log_probs(policy, world.prompts)
     best = exact.optimum(world.ref_log_probs, world.rewards, world.beta)

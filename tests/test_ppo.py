@@ -32,6 +32,7 @@ from llmkit.alignment.rollout import (
     sample_rollout,
     score_rollout,
 )
+from llmkit.alignment.small_runs import by_ppo
 from llmkit.alignment.small_world import small_world
 from llmkit.alignment.value import ValueModel, completion_values
 from llmkit.models.gpt2 import GPT2Config, gpt2
@@ -397,21 +398,7 @@ def test_expected_gradient_is_the_exact_one(world, baseline):
 
 def test_ppo_comes_near_the_optimum(world):
     """From drawn answers alone: KL(policy || pi*) below 0.02 nats, and so J within 1% of J*."""
-    policy, P = copy.deepcopy(world.model).requires_grad_(True), len(world.prompts)
-    values = ValueModel(policy.transformer)
-    generator = torch.Generator().manual_seed(0)
-    settings = PPOSettings(
-        beta=world.beta, lam=1.0, value_weight=0.5, value_clip=10.0, n_epochs=2, n_minibatches=2,
-        whiten_advantages=False, max_grad_norm=100.0,
-    )  # fmt: skip
-    optimizer = AdamW([{"params": [*policy.parameters(), *values.parameters()]}], lr=1e-2)
-    prompts = [prompt for prompt in world.prompts.tolist() for _ in range(96)]
-    rows = torch.arange(P).repeat_interleave(96)
-    for step in range(300):
-        optimizer.lr = 1e-2 * (1 - step / 300)
-        rollout = sample_rollout(policy, world.model, prompts, 4, None, generator=generator)
-        scores = world.rewards[rows, exact.answer_index(rollout.completions)].float()
-        ppo_step(policy, values, optimizer, rollout, scores, settings, generator)
+    policy = by_ppo(world)
     with torch.no_grad():
         log_p = exact.log_probs(policy, world.prompts)
     best = exact.optimum(world.ref_log_probs, world.rewards, world.beta)

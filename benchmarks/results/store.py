@@ -1,9 +1,11 @@
 """What the scripts of this folder share: their command line, and how a result is written."""
 
 import argparse
+import os
 import platform
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ def store(name: str, chosen: argparse.Namespace, measured: dict[str, Any]) -> No
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "machine": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "date": date.today().isoformat(),
         "cpu_seconds": round(time.process_time()),
         **measured,
     }

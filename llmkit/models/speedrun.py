@@ -22,7 +22,7 @@ from llmkit.layers.transformer import Embedding, Transformer
 
 @dataclass(frozen=True)
 class SpeedrunConfig:
-    """Sizes. With tie the output matrix is the embedding: few texts teach rare words sooner, and logits begin random."""
+    """Sizes. With tie the output matrix is the embedding, and the first logits are random instead of zero."""
 
     vocab_size: int
     d_model: int = 128
@@ -47,7 +47,8 @@ def speedrun(config: SpeedrunConfig) -> CausalLM:
         for _ in range(config.n_layers)
     ]
     rope = RotaryEmbedding(C // config.n_heads, config.rope_theta)
-    model = CausalLM(Transformer(Embedding(config.vocab_size, C, norm=norm()), blocks, norm(), rope), config, config.tie)
+    transformer = Transformer(Embedding(config.vocab_size, C, norm=norm()), blocks, norm(), rope)
+    model = CausalLM(transformer, config, config.tie)
     for name, module in model.named_modules():
         if config.tie and name == "lm_head":
             nn.init.normal_(module.weight, std=0.2)  # a logit can then reach 0.2 C
