@@ -40,7 +40,7 @@ bench:           ## speed, as ratios to the libraries that are known for it
 results:         ## the long runs that lessons draw, anew (about two hours)
 	@$(RUN) results
 
-capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 15 minutes)
+capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 20 minutes)
 	@$(RUN) capstone
 
 time:            ## how long each lesson takes, counted
