@@ -79,6 +79,14 @@ def test_a_cpu_without_vnni_gets_smaller_numbers(monkeypatch, levels):
     assert (Int8Head(layer)(x) - rounded(layer)(x)).abs().max() < 2e-4
 
 
+def test_a_torch_without_the_narrow_product_is_served(monkeypatch):
+    layer, x = linear(), torch.randn(1, 1, 96, generator=torch.Generator().manual_seed(1))
+    narrow = Int8Linear(layer)(x)
+    monkeypatch.delattr(torch, "_weight_int8pack_mm")
+    wide = Int8Linear(layer)(x)
+    assert torch.allclose(wide, rounded(layer)(x), atol=1e-5) and not torch.equal(wide, narrow)
+
+
 def test_columns_first_weights():
     layer = linear()
     x, before = torch.randn(1, 1, 96), Int8Linear(layer)(torch.ones(1, 96))

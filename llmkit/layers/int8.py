@@ -48,7 +48,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.detach().flatten(0, -2)  # (B, T, in) -> (N, in)
-        if len(rows) <= FEW:
+        if len(rows) <= FEW and hasattr(torch, "_weight_int8pack_mm"):  # private, so torch may take it away
             out = torch._weight_int8pack_mm(rows.bfloat16(), self.numbers, self.narrow_scale).float()
         else:
             out = rows.float() @ (self.numbers * self.scale[:, None]).t()
