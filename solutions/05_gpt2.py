@@ -534,7 +534,7 @@ nn.init.normal_(model.transformer.embed.tokens.weight, std=0.2)
 with torch.no_grad():
     model.transformer.embed.positions.weight.copy_(0.2 * sinusoidal(torch.arange(SMALL.max_len), SMALL.d_model))
 history = train(
-    model, document_batches(train_ids, BATCH, seed=0), STEPS, lr=RATE, loss=quick_loss,
+    model, document_batches(train_ids, BATCH, seed=0, multiple_of=8), STEPS, lr=RATE, loss=quick_loss,
     optimizer=Muon(model, RATE, adamw_lr=2e-2), evaluate=look, evaluate_at=range(0, STEPS, STEPS // 8 + 1),
     progress=False,
 )  # fmt: skip

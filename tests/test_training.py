@@ -148,6 +148,7 @@ def test_clipping_equals_torch():
     next(models[0].parameters()).grad[0] = math.nan
     with pytest.raises(FloatingPointError, match="learning rate"):
         clip_gradients(models[0].parameters(), 1.0)
+    assert clip_gradients([torch.ones(2)], 1.0) == 0.0  # none has a gradient, as torch has it
 
 
 def test_schedule():
@@ -207,6 +208,11 @@ def test_pad():
             pad(bad)
     with pytest.raises(ValueError, match="side"):
         pad([[1]], side="middle")
+    ids, mask = pad([[5, 6, 7], [8]], side="left", multiple_of=4)
+    assert ids.tolist() == [[0, 5, 6, 7], [0, 0, 0, 8]] and mask.int().tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]
+    assert pad([[1] * 8], multiple_of=4)[0].size(1) == 8
+    with pytest.raises(ValueError, match="multiple_of"):
+        pad([[1]], multiple_of=0)
 
 
 def test_document_batches():
@@ -220,6 +226,8 @@ def test_document_batches():
     assert again != seen
     same = document_batches(documents, 8, seed=1, max_len=5)
     assert [int(row[0]) for row in next(same)[0]] == seen[:8]
+    rounded, mask = next(document_batches(documents, 8, seed=1, max_len=5, multiple_of=4))
+    assert rounded.size(1) % 4 == 0 and rounded[mask].tolist() == epoch[0][0][epoch[0][1]].tolist()
     with pytest.raises(ValueError, match="batch of 51"):
         next(document_batches(documents, 51))
 
