@@ -24,10 +24,10 @@ class Plan:
     domain_steps: int = 150
     rank: int = 8
 
-    instructions: int = 44_000
+    instructions: int = 46_000
     story_examples: int = 4_000  # of the domain, shown again in SFT
-    sft_steps: int = 900
-    tests: int = 30  # of each family and split
+    sft_steps: int = 940
+    tests: int = 20  # of each family and split
 
     pairs: int = 2_000
     test_pairs: int = 300
@@ -36,7 +36,7 @@ class Plan:
     answers: int = 256  # to as many openings that no training saw
 
     openings: int = 2000  # that PPO asks about
-    ppo_steps: int = 60
+    ppo_steps: int = 50
     ppo_answers: int = 48
 
     new_tokens: int = 128  # for the speed

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 
 from llmkit.data.batches import document_batches
+from llmkit.data.packing import Packed
 from llmkit.data.toyland.instructions import Instruction, held_out, instructions
 from llmkit.data.toyland.language import Sentence, sentences
 from llmkit.data.toyland.lexicon import ANIMALS, FOODS, PLACES
 from llmkit.data.toyland.reviews import REVIEWS
 from llmkit.data.toyland.scenes import count_scene, scene
 from llmkit.data.toyland.stories import VILLAGE
-from llmkit.finetuning.sft import Encoded, conversation_batches, sft_loss
+from llmkit.finetuning.sft import Encoded, conversation_batches, packed_batches, sft_loss
 from llmkit.layers.heads import CausalLM
 from llmkit.models.llama import LlamaConfig, llama
 from llmkit.tokenizers.byte_level import ByteLevelBPE
@@ -81,10 +82,10 @@ def pretrain(model: CausalLM, tokenizer: ByteLevelBPE, texts: Sequence[str], n_s
     return train(model, batches, n_steps, lr, optimizer=Muon(model, lr, adamw_lr=lr * 1.5), progress=False)
 
 
-def fine_tune(model: CausalLM, examples: Sequence[Encoded], n_steps: int, batch_size: int = 64, lr: float = 0.02,
-              seed: int = 0, **options) -> History:  # fmt: skip
-    """SFT in place, with Muon; `options` are training.loop.train's."""
-    batches = conversation_batches(examples, batch_size, seed)
+def fine_tune(model: CausalLM, examples: Sequence[Encoded] | Packed, n_steps: int, batch_size: int = 64,
+              lr: float = 0.02, seed: int = 0, **options) -> History:  # fmt: skip
+    """SFT in place, with Muon, on batches of conversations or of packed rows; `options` are training.loop.train's."""
+    batches = (packed_batches if isinstance(examples, Packed) else conversation_batches)(examples, batch_size, seed)
     optimizer = Muon(model, lr, adamw_lr=lr * 1.5)
     return train(model, batches, n_steps, lr, loss=sft_loss, optimizer=optimizer, progress=False, **options)
 
