@@ -198,10 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     try:
+        sampler = Sampler(temperature=chosen.temperature, top_p=chosen.top_p)  # before minutes of loading
         model, tokenizer = from_pretrained(chosen.model)
         if tokenizer is None:
             raise ValueError(f"{chosen.model} has no tokenizer: save_pretrained(model, folder, tokenizer) writes one")
-        sampler = Sampler(temperature=chosen.temperature, top_p=chosen.top_p)
         chat(model, tokenizer, template=chosen.template, system=chosen.system, max_new_tokens=chosen.max_new_tokens,
              sampler=sampler, generator=torch.Generator().manual_seed(chosen.seed))  # fmt: skip
     except (ValueError, OSError, KeyError) as error:

@@ -110,6 +110,9 @@ def test_equals_torchs_multihead_layer(causal):
     assert torch.allclose(ours(x, CAUSAL if causal else None), expected, atol=1e-6)
     with record_attention(ours) as recorded:
         ours(2 * x, None)
+        with record_attention(ours) as inner:
+            ours(3 * x, None)
+        assert len(inner) == 1
         recording = ours(x, CAUSAL if causal else None)
     assert len(recorded) == 1, "only the last forward pass is kept"
     assert torch.allclose(recording, expected, atol=1e-6)

@@ -157,6 +157,8 @@ def test_base_models_are_told_apart(model, tokenizer, tmp_path, monkeypatch, cap
         find_template(base)
     with pytest.raises(SystemExit, match="neither a folder nor a Hub name"):
         main([str(tmp_path / "nothing" / "here")])
+    with pytest.raises(SystemExit, match="top_p"):  # before anything is loaded
+        main([str(tmp_path / "nothing" / "here"), "--top-p", "2"])
     save_pretrained(model, tmp_path)
     with pytest.raises(SystemExit, match="has no tokenizer"):
         main([str(tmp_path)])

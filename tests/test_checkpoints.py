@@ -1,5 +1,6 @@
 """Folders as they come from people: whatever is wrong with one is said by name, and saving never loses the old one."""
 
+import dataclasses
 import fnmatch
 import json
 import os
@@ -19,6 +20,7 @@ from llmkit.checkpoints.weights import WeightsError
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
 from llmkit.models.palm import PalmConfig, palm
+from llmkit.tokenizers import ByteLevelBPE
 
 CONFIG = LlamaConfig(vocab_size=20, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24, max_len=32)
 IDS = torch.arange(12).view(2, 6)
@@ -404,3 +406,17 @@ def test_a_figure_that_json_has_not_is_refused_and_the_old_file_stays(tmp_path, 
     with pytest.raises(ValueError, match=r"x\.json cannot be written: .*store None"):
         safetensors.write_json({"loss": [value]}, tmp_path / "x.json")
     assert safetensors.read_json(tmp_path / "x.json") == {"loss": None} and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("special", "ends"),
+    [((), None), (("<|endoftext|>",), 256), (("<|endoftext|>", "<|im_start|>", "<|im_end|>"), [256, 258])],
+)
+def test_transformers_stops_where_a_text_ends_and_nowhere_else(tmp_path, special, ends):
+    """Left unsaid, LLaMA's id 2 would end every text: here it is a word like any other."""
+    transformers = pytest.importorskip("transformers")
+    model = llama(dataclasses.replace(CONFIG, vocab_size=260))
+    tokenizer = ByteLevelBPE.train(["the cat"], 256 + len(special), special_tokens=special) if special else None
+    llmkit.save_pretrained(model, tmp_path, tokenizer)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert theirs.config.eos_token_id == ends and theirs.generation_config.eos_token_id == ends

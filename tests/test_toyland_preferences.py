@@ -35,7 +35,7 @@ from llmkit.data.toyland.words import split
 from llmkit.evaluation.diversity import distinct_n
 from llmkit.finetuning.toyland_chat import base_model
 from llmkit.viz import figure
-from llmkit.viz.rlhf import draw_runs, draw_two_measures
+from llmkit.viz.rlhf import draw_paths, draw_runs, draw_two_measures
 
 OPENING = "Mia and Tom had a red ball and a brave cat."
 
@@ -192,6 +192,10 @@ def test_figures_show_every_seed_and_their_mean():
     fig, axis = figure()
     draw_two_measures(axis, {"SFT": ([0.0, 0.2], [0.7, 0.9], "#000000")})
     assert axis.lines[0].get_xdata().tolist() == [0.0, 0.2] and axis.lines[0].get_ydata().tolist() == [0.7, 0.9]
+    fig, axis = figure()
+    draw_paths(axis, {"PPO": ([[(0, 1), (2, 3)], [(4, 5), (6, 7)]], "#000000")})
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[1, 3], [3], [5, 7], [7]]  # each way and its end
+    assert [text.get_text() for text in axis.texts] == ["PPO", "ends of\n● seed 0\n■ seed 1"]
 
 
 def test_the_stored_results_say_where_they_come_from():

@@ -121,3 +121,8 @@ def test_post_norm_block_is_torchs():
         mine.load_state_dict(getattr(theirs, name).state_dict())
     x = torch.randn(2, T, C)
     assert same(ours(x), theirs(x))
+
+
+def test_a_window_holds_the_token_itself():
+    with pytest.raises(ValueError, match="window must be at least 1"):
+        Transformer(Embedding(8, 4), [], window=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.safetensors import read_json, write_json
-from llmkit.tokenizers.base import Tokenizer, TokenizerFileError
+from llmkit.tokenizers.base import TEXT_ENDS, Tokenizer, TokenizerFileError
 from llmkit.tokenizers.byte_level import ByteLevelBPE
 from llmkit.tokenizers.sentencepiece import SentencePiece
 
@@ -16,7 +16,7 @@ ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id"
 # The spellings that are looked for where nothing is said.
 USUAL = {
     "bos": ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "[CLS]"),
-    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|eos|>", "<|im_end|>", "[SEP]"),
+    "eos": (*TEXT_ENDS, "[SEP]"),
     "unk": ("<unk>", "[UNK]"), "pad": ("<pad>", "[PAD]", "<|pad|>"), "sep": ("[SEP]",), "mask": ("[MASK]",),
 }  # fmt: skip
 # The templates of llmkit/tokenizers/chat.py in Jinja's language, which llama.cpp and transformers read.

@@ -9,8 +9,9 @@ from torch import nn
 
 from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json, save_safetensors, write_json
 from llmkit.checkpoints.weights import WeightsError, building_from, load_weights, stored_weights
+from llmkit.layers.heads import CausalLM
 from llmkit.models import FAMILIES, family_of
-from llmkit.tokenizers.base import Tokenizer
+from llmkit.tokenizers.base import TEXT_ENDS, Tokenizer
 from llmkit.tokenizers.files import load_tokenizer
 
 # Only the weights that are read: Mistral's repositories hold them twice, as consolidated.safetensors too.
@@ -70,9 +71,18 @@ def save_pretrained(
     folder = Path(folder)
     save_safetensors(stored_weights(model, family.weights(model.config)), folder, max_shard_bytes)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    write_json({**model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}, folder / "config.json")
+    ends = _text_ends(tokenizer) if isinstance(model, CausalLM) else {}
+    write_json({**ends, **model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}, folder / "config.json")
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
+
+
+def _text_ends(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Where transformers' generate stops. Said even if nowhere: it would take its family's default, LLaMA's id 2, which
+    is an ordinary piece of another vocabulary."""
+    known = tokenizer.special_tokens if tokenizer is not None else {}
+    ends = [known[name] for name in TEXT_ENDS if name in known]
+    return {"bos_token_id": None, "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
 
 
 def _refuse_absurd_widths(config: dict[str, Any], path: Path) -> None:

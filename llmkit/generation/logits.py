@@ -85,7 +85,8 @@ class Sampler:
     """How to choose a token from logits. The steps run in the order of transformers' `generate`:
     repetition penalty, temperature, top-k, top-p, min-p, then a draw.
 
-    temperature 0 is greedy: the most probable token, the first of equals; the cuts change nothing then.
+    temperature 0 is greedy: the most probable token, the first of equals; the cuts change nothing then. Raises
+    ValueError for a setting out of its range.
 
     >>> Sampler(temperature=0)(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[0]]))
     tensor([1])
@@ -96,6 +97,9 @@ class Sampler:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float = 1.0
+
+    def __post_init__(self):
+        self.logits(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.long))  # who checks a setting refuses it now
 
     def logits(self, logits: Tensor, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The changed logits, in float32; ids (B, T) is all text so far."""

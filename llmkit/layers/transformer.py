@@ -101,6 +101,8 @@ class Transformer(nn.Module):
         sinks: int = 0,
     ):
         super().__init__()
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1 (a token sees itself), or None for no window, got {window}")
         self.embed, self.blocks, self.norm = embed, nn.ModuleList(blocks), norm or nn.Identity()
         self.rope, self.position_bias = rope, position_bias
         self.causal, self.window, self.sinks = causal, window, sinks

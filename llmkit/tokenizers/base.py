@@ -8,6 +8,8 @@ from pathlib import Path
 import regex
 import tokenizers
 
+# The usual names of the token that ends a text or a turn.
+TEXT_ENDS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|eos|>", "<|im_end|>", "<|eot_id|>")
 MOST_IDS = 10_000_000  # a damaged file must not ask for more memory than any vocabulary needs
 
 

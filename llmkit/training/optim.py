@@ -97,6 +97,8 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
     Raises FloatingPointError when it is not finite: a step with such gradients would ruin the model.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return 0.0
     norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
     if not math.isfinite(norm):
         raise FloatingPointError(f"the gradients' norm is {norm}: lower the learning rate, or look for a bad batch")

@@ -1,6 +1,6 @@
 """Who looks at whom: record a model's attention weights and draw them with the words on the axes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +17,8 @@ def record_attention(model: nn.Module):
     """`with record_attention(model) as maps:` fills the list with each layer's weights (B, H, T, S), first layer first.
 
     Recorded anew in every forward pass; detached. While recording, models use the written-out attention, which forms
-    the weights, instead of the fused kernel, which never does.
+    the weights, instead of the fused kernel, which never does. Where one such block stands in another, the inner one
+    hears; the outer one goes on after it.
     """
     # By what it has, not by its class: a lesson shows MultiHeadAttention in a cell, which makes another class.
     layers = [module for module in model.modules() if hasattr(module, "recorder") and hasattr(module, "o_proj")]
@@ -33,13 +34,21 @@ def record_attention(model: nn.Module):
 
         return hear
 
-    for place, layer in enumerate(layers):
-        layer.recorder = listener(place)
-    try:
+    with _listening(layers, [listener(place) for place in range(len(layers))]):
         yield maps
+
+
+@contextmanager
+def _listening(layers: Sequence[nn.Module], listeners: Sequence[Callable[[Tensor], None]]):
+    """Each layer tells its listener, and afterwards whom it told before."""
+    before = [layer.recorder for layer in layers]
+    for layer, listener in zip(layers, listeners, strict=True):
+        layer.recorder = listener
+    try:
+        yield
     finally:
-        for layer in layers:
-            layer.recorder = None
+        for layer, listener in zip(layers, before, strict=True):
+            layer.recorder = listener
 
 
 def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
@@ -62,14 +71,8 @@ def cross_attention_maps(
     if not layers:
         raise ValueError(f"{type(model).__name__} has no cross-attention to listen to")
     maps: list[Tensor] = []
-    for layer in layers:
-        layer.recorder = lambda weights: maps.append(weights.detach())
-    try:
-        with torch.no_grad():
-            model(ids, decoder_ids, attention_mask)
-    finally:
-        for layer in layers:
-            layer.recorder = None
+    with _listening(layers, [lambda weights: maps.append(weights.detach())] * len(layers)), torch.no_grad():
+        model(ids, decoder_ids, attention_mask)
     return torch.stack(maps)
 
 

@@ -49,8 +49,11 @@ def draw_runs(
 
 
 def draw_paths(axis: Axes, paths: Mapping[str, tuple[Sequence[Sequence[tuple[float, float]]], str]]) -> None:
-    """Ways through a plane: name -> (one list of (x, y) a seed, colour). The shape at the end is the seed's."""
-    kinds = (("-", "o", "●"), ("--", "s", "■"), (":", "^", "▲"))
+    """Ways through a plane: name -> (one list of (x, y) for each of up to three seeds, colour).
+
+    The shape at the end is the seed's.
+    """
+    kinds = (("-", "o", "●"), ("--", "s", "■"), (":", "^", "▲"))[: max(len(seeds) for seeds, _ in paths.values())]
     for row, (name, (seeds, color)) in enumerate(paths.items()):
         for points, (style, end, _) in zip(seeds, kinds, strict=True):
             axis.plot(*zip(*points, strict=True), style, marker=".", color=color, linewidth=1, markersize=3, alpha=0.7)
