@@ -39,7 +39,11 @@ def pad(
 
 
 def document_batches(
-    documents: Sequence[Sequence[int]], batch_size: int, seed: int = 0, max_len: int | None = None, pad_id: int = 0,
+    documents: Sequence[Sequence[int]],
+    batch_size: int,
+    seed: int = 0,
+    max_len: int | None = None,
+    pad_id: int = 0,
     multiple_of: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of whole documents, shuffled anew in every epoch; documents of like length share a batch.
