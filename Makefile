@@ -37,8 +37,8 @@ lint:            ## ruff
 bench:           ## speed, as ratios to the libraries that are known for it
 	@$(RUN) bench
 
-results:         ## the long runs that lessons draw, anew (about two hours)
-	@$(RUN) results
+results:         ## the long runs that lessons draw, anew (about an hour and a half; ONLY="toyland speed" for some)
+	@$(RUN) results $(ONLY)
 
 capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 20 minutes)
 	@$(RUN) capstone

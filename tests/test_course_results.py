@@ -1,0 +1,42 @@
+"""`make results`: which runs, in which order, and what is said when one fails."""
+
+from pathlib import Path
+
+import pytest
+
+from llmkit.course import __main__ as course
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What was run, in order; a run whose name is in `called.failing` fails."""
+
+    class Called(list):
+        failing = ()
+
+    called = Called()
+
+    def call(command, **options):
+        name = command[-1] if command[1] == "-m" else Path(command[-1]).stem
+        called.append(name)
+        return int(name in called.failing)
+
+    monkeypatch.setattr(course.subprocess, "call", call)
+    return called
+
+
+def test_models_come_first_and_what_is_timed_alone_at_the_end(called):
+    assert course.main(["results"]) == 0
+    assert set(called[:2]) == set(course.MODELS) and called[-1] == "llmkit.course.site_results"
+    assert tuple(called[-4:-1]) == course.TIMED
+    folder = course.ROOT / "benchmarks" / "results"
+    assert sorted(called[:-1]) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "store")
+
+
+def test_some_by_name_and_a_failure_is_told(called, capsys):
+    called.failing = ("speed",)
+    assert course.main(["results", "toyland", "speed", "parity"]) == 1
+    assert called == ["parity", "speed", "toyland"], "the others are run all the same, the page is not drawn"
+    assert 'make results ONLY="speed"' in capsys.readouterr().err
+    assert course.main(["results", "toylan"]) == 1
+    assert "no run 'toylan'; there are align_sft, " in capsys.readouterr().err
