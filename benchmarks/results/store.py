@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from llmkit.checkpoints.safetensors import write_json
+from llmkit.training.precision import bf16_is_fast
 
 FOLDER = Path(__file__).resolve().parents[2] / "llmkit" / "results"
 
@@ -27,6 +28,12 @@ def arguments(description: str, **options: float) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def machine() -> str:
+    """What sets a run's speed and its last digits: "2 cores, AVX512, bfloat16"."""
+    narrow = ", bfloat16" if bf16_is_fast(torch.device("cpu")) else ""
+    return f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}{narrow}"
+
+
 def store(name: str, chosen: argparse.Namespace, measured: dict[str, Any]) -> None:
     """Write NAME.json aside and rename it: a run that is stopped leaves the old one whole."""
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -37,7 +44,7 @@ def store(name: str, chosen: argparse.Namespace, measured: dict[str, Any]) -> No
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "machine": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": machine(),
         "date": date.today().isoformat(),
         "cpu_seconds": round(time.process_time()),
         **measured,
