@@ -1,10 +1,16 @@
 """`make results`: which runs, in which order, and what is said when one fails."""
 
+import re
+import runpy
 from pathlib import Path
 
 import pytest
 
+from llmkit import results
 from llmkit.course import __main__ as course
+
+FOLDER = course.ROOT / "benchmarks" / "results"
+STORED = sorted(path.stem for path in (course.ROOT / "llmkit" / "results").glob("*.json"))
 
 
 @pytest.fixture
@@ -29,8 +35,7 @@ def test_models_come_first_and_what_is_timed_alone_at_the_end(called):
     assert course.main(["results"]) == 0
     assert set(called[:2]) == set(course.MODELS) and called[-1] == "llmkit.course.site_results"
     assert tuple(called[-4:-1]) == course.TIMED
-    folder = course.ROOT / "benchmarks" / "results"
-    assert sorted(called[:-1]) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "store")
+    assert sorted(called[:-1]) == sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "store")
 
 
 def test_some_by_name_and_a_failure_is_told(called, capsys):
@@ -40,3 +45,22 @@ def test_some_by_name_and_a_failure_is_told(called, capsys):
     assert 'make results ONLY="speed"' in capsys.readouterr().err
     assert course.main(["results", "toylan"]) == 1
     assert "no run 'toylan'; there are align_sft, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in STORED if not name.endswith(".partial")])
+def test_what_is_stored_is_what_make_results_would_make(name, monkeypatch):
+    """Its command has the script's own sizes: else `make results` would put something smaller in its place."""
+    stored = results.load(name)
+    script = re.search(r"benchmarks/\S+", stored["command"])[0]
+
+    class Asked(Exception):
+        pass
+
+    def arguments(description, **options):
+        raise Asked(" ".join(f"--{key} {value}" for key, value in {**options, "seed": 0}.items() if value != ""))
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr("store.arguments", arguments)
+    with pytest.raises(Asked) as asked:
+        runpy.run_path(str(course.ROOT / script), run_name="__main__")
+    assert stored["command"] == f"python {script} {asked.value}"

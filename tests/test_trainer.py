@@ -19,6 +19,7 @@ from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.tokenizers.byte_level import ByteLevelBPE
 from llmkit.tokenizers.sentencepiece_bpe import SentencePieceBPE
 from llmkit.tokenizers.wordpiece import WordPiece
+from llmkit.training import run
 from llmkit.training.__main__ import main
 from llmkit.training.build import build_trainer
 from llmkit.training.checkpoint import CheckpointError
@@ -538,6 +539,11 @@ def test_a_file_that_is_wrong(toml, capsys, old, new, words):
     toml.write_text(RUN.replace(old, new))
     assert main([str(toml)]) == 1
     assert re.search(words, capsys.readouterr().err)
+
+
+def test_the_example_in_the_docstring_is_a_whole_run(tmp_path):
+    (tmp_path / "small.toml").write_text(run.__doc__.partition("\n\n")[2])
+    assert read_run(tmp_path / "small.toml").settings.n_steps == 5000
 
 
 def test_a_missing_file(tmp_path):

@@ -93,4 +93,4 @@ def _package(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ImportError(f'{what} needs the package gguf: pip install "llmkit[gguf]"') from None
+        raise ImportError(f"{what} needs the package gguf: pip install gguf") from None

@@ -24,6 +24,13 @@ COMMANDS = ("ensure", "test", "test-colab", "test-browser", "test-all", "lint", 
 COMMANDS += ("capstone", "site", "time", "progress", "clean")
 
 
+# What starts a lesson here, and with another Python: Windows has no make.
+SCRIPT = os.path.join("llmkit", "course", "environment.py")
+LAB = ("make lab", "make lab PYTHON=python3.13")
+if os.name == "nt":
+    LAB = ("python %s lab" % SCRIPT, "py -3.13 %s lab" % SCRIPT)
+
+
 class Problem(Exception):
     """Something that the person at the keyboard can mend; the message says what and how."""
 
@@ -34,8 +41,8 @@ def check_python(version=None):
         raise Problem(
             "llmkit needs Python %d.%d or newer, and this is %s (%s).\n"
             "Install a newer one (python.org, your package manager, or `uv python install 3.13`),\n"
-            "then say which one to use: make lab PYTHON=python3.13"
-            % (OLDEST[0], OLDEST[1], ".".join(map(str, version)), sys.executable)
+            "then say which one to use: %s"
+            % (OLDEST[0], OLDEST[1], ".".join(map(str, version)), sys.executable, LAB[1])
         )
 
 
@@ -53,7 +60,7 @@ def check_port(port):
         raise Problem("PORT=%d is no port; choose a number from 1 to 65535." % port)
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise Problem("Port %d is taken by another program. Choose another: make lab PORT=%d" % (port, port + 1))
+            raise Problem("Port %d is taken by another program. Choose another: %s PORT=%d" % (port, LAB[0], port + 1))
 
 
 def wanted_stamp():

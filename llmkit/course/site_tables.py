@@ -39,7 +39,11 @@ def parity(r: dict[str, Any]) -> str:
 def speed(r: dict[str, Any]) -> str:
     rows = [(one["name"], one["ours"], one["peer"], f"{one['ratio']:.2f}", f"{one['required']:g}")
             for one in r["reports"]]  # fmt: skip
-    return table("what | measured | its peer | times the peer's speed | we want", rows)
+    note = (
+        "Above 1 the measured one is faster than its peer, in the same run; below what we want it misses our own aim. "
+        "Cold is a tokenizer's first call, warm a later one, which finds words in its cache."
+    )
+    return table("what | measured | its peer | times the peer's speed | we want", rows) + f"\n\n{note}"
 
 
 def exact_rlhf(r: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 [model]
 family = "llama"             # any decoder of llmkit.models; the other keys are the fields of its config
+vocab_size = 8192            # the tokenizer's, or more
 d_model = 256
 n_layers = 6
 n_heads = 8
+d_ff = 1024
 
 [data]
 train = "shards/train"       # folders that python -m llmkit.data wrote; relative to the TOML file
