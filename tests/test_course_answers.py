@@ -234,3 +234,18 @@ def test_notebooks_side_by_side_take_one_thread_each(monkeypatch, asked, threads
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_on_colab_a_learner_is_told_how_to_keep_answers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(answers, "_chosen", None)
+    monkeypatch.delenv("LLMKIT_ANSWERS", raising=False)
+    session.start("01_next_token")
+    assert capsys.readouterr().out == "", "at home there is nothing to say"
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    session.start("01_next_token", solved=True)
+    assert capsys.readouterr().out == ""
+    session.start("01_next_token")
+    assert 'drive.mount("/content/drive")' in capsys.readouterr().out
+    monkeypatch.setattr(answers, "_GOOGLE_DRIVE", tmp_path)
+    session.start("01_next_token")
+    assert capsys.readouterr().out == ""

@@ -44,6 +44,16 @@ def answers_folder(path: str | Path | None = None) -> Path:
     return here / "answers"
 
 
+def lost_with_the_machine() -> str:
+    """What to say on Colab where Drive is not mounted; elsewhere an empty string."""
+    if "COLAB_RELEASE_TAG" not in os.environ or _chosen or "LLMKIT_ANSWERS" in os.environ or _GOOGLE_DRIVE.is_dir():
+        return ""
+    return (
+        "Your answers go when this Colab machine goes. To keep them in your Drive, run this now:\n"
+        '    from google.colab import drive; drive.mount("/content/drive")'
+    )
+
+
 def save(exercise: Exercise, answer: Any) -> str:
     """Keep a right answer; returns why it could not be kept, or an empty string.
 

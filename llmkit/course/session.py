@@ -25,9 +25,12 @@ def start(name: str, solved: bool = False) -> None:
     # The same sums in the same order on every machine with two cores or more. OMP_NUM_THREADS=1 is heeded: the tests
     # run two notebooks side by side, and four threads on two cores wait for each other most of the time.
     torch.set_num_threads(1 if os.environ.get("OMP_NUM_THREADS") == "1" else 2)
+    from llmkit.course.answers import lost_with_the_machine
     from llmkit.viz import use_house_style
 
     use_house_style()
+    if not solved and (words := lost_with_the_machine()):
+        print(words)
 
 
 def lesson_number() -> int | None:
