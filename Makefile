@@ -37,10 +37,10 @@ lint:            ## ruff
 bench:           ## speed, as ratios to the libraries that are known for it
 	@$(RUN) bench
 
-results:         ## the long runs that lessons draw, anew (about an hour and a half; ONLY="toyland speed" for some)
+results:         ## the long runs that lessons draw, anew (about two hours; ONLY="toyland speed" for some)
 	@$(RUN) results $(ONLY)
 
-capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 20 minutes)
+capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 12 minutes)
 	@$(RUN) capstone
 
 time:            ## how long each lesson takes, counted

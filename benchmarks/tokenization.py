@@ -64,6 +64,11 @@ def main(arguments: list[str]) -> None:
     named = Path(arguments[0]) if arguments else SHAKESPEARE
     text = named.read_text(encoding="utf-8") if named.exists() else "\n".join(toyland.stories(1700))
     print(f"{named.name if named.exists() else 'toyland'}: {len(text) / 1e6:.2f} million characters\n")
+    compare(text)
+
+
+def compare(text: str) -> None:
+    """Training and encoding, ours beside the library's."""
     ours = seconds(lambda: ByteLevelBPE.train(text, 4096), repeats=3)
     row("train BPE to 4096 tokens", ours, seconds(lambda: train_rust(text, 4096), repeats=3), 1)
     words = {tuple(w.encode("utf-8")): n for w, n in count_words(text, GPT2_PATTERN).items()}

@@ -22,12 +22,12 @@ def called(monkeypatch):
 
     called = Called()
 
-    def call(command, **options):
+    def run(command, environment=None):
         name = command[-1] if command[1] == "-m" else Path(command[-1]).stem
         called.append(name)
         return int(name in called.failing)
 
-    monkeypatch.setattr(course.subprocess, "call", call)
+    monkeypatch.setattr(course, "wait_for", run)
     return called
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -201,11 +202,48 @@ def test_no_room_is_said_before_anything_is_touched(checkout, monkeypatch):
 def test_the_exit_code_of_a_command_comes_through(checkout, monkeypatch, code):
     calls = []
     monkeypatch.setattr(environment, "is_ready", lambda: True)
-    monkeypatch.setattr(environment.subprocess, "call", lambda command, cwd: calls.append((command, cwd)) or code)
+    monkeypatch.setattr(environment, "wait_for", lambda command: calls.append(command) or code)
     assert environment.main(["lint"]) == code
-    assert calls == [([sys.executable, "-m", "llmkit.course", "lint"], str(checkout.folder))]
+    assert calls == [[sys.executable, "-m", "llmkit.course", "lint"]]
     assert environment.main(["lab", "PORT=18765", "BROWSER=0"]) == code
-    assert "jupyter" in calls[1][0] and "--no-browser" in calls[1][0]
+    assert "jupyter" in calls[1] and "--no-browser" in calls[1]
+
+
+PATIENT = """
+import signal, sys, time
+def end(*_):
+    time.sleep(1)
+    print("cleaned up", flush=True)
+    sys.exit(int(sys.argv[1]))
+signal.signal(signal.SIGINT, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as Unix has them")
+@pytest.mark.parametrize(("code", "told"), [(0, "0"), (3, "interrupted")])
+def test_after_ctrl_c_a_command_ends_in_its_own_time(code, told):
+    parent = f"""
+import sys
+from llmkit.course import environment
+try:
+    print(environment.wait_for([sys.executable, "-c", {PATIENT!r}, "{code}"]), flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == f"cleaned up\n{told}\n"
+
+
+def test_a_new_environment_is_made_by_a_python_that_is_not_in_the_old_one(checkout, monkeypatch):
+    """With .venv activated, `make test` finds .venv's own Python, which is removed before the new one is made."""
+    monkeypatch.setattr(sys, "_base_executable", "/elsewhere/python", raising=False)
+    environment.ensure()
+    assert checkout.commands[0][:3] == ["/elsewhere/python", "-m", "venv"]
 
 
 STAGES = ["ruff", "ruff", "llmkit.course.build", "pytest", "pytest"]

@@ -144,6 +144,7 @@ t.train_step = step
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="kills as Unix does")
 def test_a_rank_that_dies_ends_the_job_and_torchrun_begins_it_again(tmp_path):
     stage = [("ddp", "adamw", "new", None)]
     text = run(tmp_path / "once", stage, DIE, code=1)

@@ -1,6 +1,6 @@
 """RLHF against its exact optimum: how near each method comes to J*, in the small world where all answers are counted.
 
-Run: python benchmarks/results/exact_rlhf.py     about two minutes on one core
+Run: python benchmarks/results/exact_rlhf.py     about a minute on one core
 """
 
 from store import arguments, store

@@ -1,6 +1,6 @@
 """From a completer to an assistant: one base model, instruction-tuned on thirteen families; accuracy by family.
 
-Run: python benchmarks/results/instructions.py     about 45 minutes on one core
+Run: python benchmarks/results/instructions.py     about 30 minutes on one core
 """
 
 import time

@@ -1,6 +1,6 @@
 """Lesson 13's longer runs: stories read once or many times, and one WSD run against a cosine run for each length.
 
-Run: python benchmarks/results/pretraining.py     about 5 minutes on one core
+Run: python benchmarks/results/pretraining.py     about 3 minutes on one core
 """
 
 from store import arguments, store

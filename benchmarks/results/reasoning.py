@@ -1,6 +1,6 @@
 """GRPO on additions under several rewards, each with three seeds, and SFT on the same base for as many sequences.
 
-Run: python benchmarks/results/reasoning.py     about 5 minutes on one core, less on three
+Run: python benchmarks/results/reasoning.py     about 2 minutes on one core, less on three
 """
 
 import copy

@@ -1,6 +1,8 @@
 """Speed, as ratios to the libraries that are known for it: decoding, a training step, int8, experts, tokenizers.
 
-Run: python benchmarks/results/speed.py     about five minutes on two quiet cores; needs llmkit[peers]
+Run: python benchmarks/results/speed.py     about ten minutes on two quiet cores; needs llmkit[peers]
+
+Models run on two threads, experts and tokenizers on one.
 """
 
 import sys
@@ -17,6 +19,8 @@ import step  # noqa: E402
 import timing  # noqa: E402
 import tokenization  # noqa: E402
 
+from llmkit.data import toyland  # noqa: E402
+
 
 def main() -> None:
     chosen = arguments(__doc__)
@@ -27,8 +31,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, sizes in moe.SIZES.items():
         moe.compare(name, *sizes)
-    tokenization.main([])
-    store("speed", chosen, {"reports": timing.REPORTS})
+    tokenization.compare("\n".join(toyland.stories(1700)))
+    store("speed", chosen, {"threads": 2, "reports": timing.REPORTS})
 
 
 if __name__ == "__main__":

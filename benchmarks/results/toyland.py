@@ -23,7 +23,7 @@ from llmkit.training.muon import Muon
 from llmkit.training.precision import bf16_is_fast
 from llmkit.training.sweeps import CHUNK, encode, held_out, held_out_loss, vocabulary, written
 
-WIDTH = 128
+WIDTH, BATCH = 128, 8
 
 
 def unigram_loss(documents: list[list[int]], validation: list[list[int]]) -> float:
@@ -34,7 +34,7 @@ def unigram_loss(documents: list[list[int]], validation: list[list[int]]) -> flo
     return -sum(math.log((counts[i] + 1) / total) for i in targets) / len(targets)
 
 
-def train(documents: list[list[int]], seed: int, n_layers: int, seconds: float = 0.0, n_steps: int = 0, batch: int = 8,
+def train(documents: list[list[int]], seed: int, n_layers: int, seconds: float = 0.0, n_steps: int = 0,
           lr: float = 0.05, adamw_lr: float = 2e-2, hold: float = 0.4) -> tuple[CausalLM, int]:  # fmt: skip
     """n_steps, or as many as `seconds` hold: the rate stays for a share `hold` of them and then falls to 0."""
     torch.manual_seed(seed)
@@ -44,7 +44,7 @@ def train(documents: list[list[int]], seed: int, n_layers: int, seconds: float =
         narrow_stream(model)
     optimizer = Muon(model, lr, adamw_lr, weight_decay=0.0)
     begin, step, share = time.perf_counter(), 0, 0.0
-    for ids, mask in document_batches(documents, batch, seed, multiple_of=8):
+    for ids, mask in document_batches(documents, BATCH, seed, multiple_of=8):
         if share >= 1:
             break
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -70,7 +70,8 @@ def measure(n_stories: int, seed: int, threads: int, **options) -> dict:
     exact = -sum(math.fsum(toyland.VILLAGE.word_log_probs(text)) for text in held_out()) / tokens
     loss, unigram = held_out_loss(model), unigram_loss(documents[:12_000], validation)
     found = {
-        **options, "threads": threads, "stories": len(documents), "steps": steps, "n_params": model.n_params(),
+        **options, "threads": threads, "stories": min(len(documents), BATCH * steps), "steps": steps,
+        "n_params": model.n_params(),
         "unigram": unigram, "entropy": exact, "loss": loss, "closed": (unigram - loss) / (unigram - exact),
         "above": loss / exact - 1,
     }  # fmt: skip

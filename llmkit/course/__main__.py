@@ -3,12 +3,12 @@
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 from llmkit.course.badges import ROOT
+from llmkit.course.environment import wait_for
 
 
 def lint() -> int:
@@ -81,7 +81,7 @@ def site() -> int:
 def bench() -> int:
     """All benchmarks, one after the other."""
     paths = sorted((ROOT / "benchmarks").glob("*.py"))
-    return int(any([subprocess.call([sys.executable, str(path)], cwd=ROOT) for path in paths]))
+    return int(any([wait_for([sys.executable, str(path)]) for path in paths]))
 
 
 MODELS = ("align_sft", "base_for_finetuning")  # which other runs start from, so they come first
@@ -97,11 +97,11 @@ def results(*names: str) -> int:
         return 1
 
     def run(name: str) -> int:
-        return subprocess.call([sys.executable, str(scripts[name])], cwd=ROOT)
+        return wait_for([sys.executable, str(scripts[name])])
 
     chosen = [name for name in scripts if name in (names or scripts)]
     failed = [name for name in chosen if name in MODELS and run(name)]
-    with ThreadPoolExecutor(2) as two:  # each on one core
+    with ThreadPoolExecutor(2) as two:  # most of them take one core
         others = [name for name in chosen if name not in MODELS + TIMED]
         failed += [name for name, code in zip(others, two.map(run, others), strict=True) if code]
     failed += [name for name in chosen if name in TIMED and run(name)]
@@ -157,7 +157,7 @@ COMMANDS = {
 
 
 def _run(module: str, *arguments: str, environment: dict[str, str] | None = None) -> int:
-    return subprocess.call([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment)
+    return wait_for([sys.executable, "-m", module, *arguments], environment)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,7 +171,10 @@ def main(arguments: list[str] | None = None) -> int:
         if function is results:
             command.add_argument("words", nargs="*", metavar="RUN")
     options = vars(parser.parse_args(arguments))
-    return COMMANDS[options["command"]](*options.get("words", ()))
+    try:
+        return COMMANDS[options["command"]](*options.get("words", ()))
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def use_my_answers() -> None:
                 left.append(f"{exercise.number} {exercise.name}")
     if back:
         print(f"Your code is back in use: {', '.join(back)}.")
-    else:
+    elif not left:
         print(f"No answers of earlier lessons are kept in {answers.answers_folder()} yet.")
     if left:
         print(f"Not used, because the kept code no longer passes its check: {', '.join(left)}.")

@@ -77,7 +77,7 @@ def ensure() -> None:
     stamp, digest = VENV / "llmkit-installed", hashlib.sha256(wanted).hexdigest()
     if PYTHON.exists() and stamp.exists() and stamp.read_text() == digest:
         return
-    check_disk(gigabytes=2)
+    check_disk()
     shutil.rmtree(VENV, ignore_errors=True)
     run([sys.executable, "-m", "venv", str(VENV)], "Making .venv-colab")
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

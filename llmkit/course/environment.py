@@ -17,12 +17,11 @@ VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "llmkit-installed")
 PYTHON = os.path.join(VENV, *(["Scripts", "python.exe"] if os.name == "nt" else ["bin", "python"]))
 OLDEST = (3, 11)
-GIGABYTES = 4  # what torch, Jupyter and the rest take, with room for pip's downloads
-
+# What torch, Jupyter and the rest take, with room for pip's downloads; on Linux torch brings CUDA's libraries along.
+GIGABYTES = 10 if sys.platform == "linux" else 4
 
 COMMANDS = ("ensure", "test", "test-colab", "test-browser", "test-all", "lint", "notebooks", "bench", "results")
-COMMANDS += ("capstone", "site", "time", "progress", "clean")
-
+COMMANDS += ("capstone", "site", "time", "progress", "where", "clean")
 
 # What starts a lesson here, and with another Python: Windows has no make.
 SCRIPT = os.path.join("llmkit", "course", "environment.py")
@@ -89,6 +88,23 @@ def run(command, what):
         raise Problem("%s failed.\n%s\n%s" % (what, "\n".join(printed.splitlines()[-15:]), advice(printed)))
 
 
+def wait_for(command, environment=None):
+    """Run a command here to its end and give its code. Ctrl-C is the command's own affair, which hears it too.
+
+    subprocess.call would kill it a quarter of a second later: JupyterLab could not ask, pytest not clean up. Raises
+    KeyboardInterrupt where it ended by that.
+    """
+    process, interrupted = subprocess.Popen(command, cwd=ROOT, env=environment), False
+    while process.returncode is None:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted and process.returncode:
+        raise KeyboardInterrupt
+    return process.returncode
+
+
 def advice(printed):
     """What to do about the failures that people meet."""
     if "No space left" in printed:
@@ -114,7 +130,8 @@ def ensure():
     if os.path.exists(STAMP):
         os.remove(STAMP)  # first: a .venv that cannot be removed whole must not count as made
     shutil.rmtree(VENV, ignore_errors=True)
-    run([sys.executable, "-m", "venv", VENV], "Making the environment")
+    # Started by .venv's own Python, which is gone now: the one that this was made from.
+    run([getattr(sys, "_base_executable", sys.executable), "-m", "venv", VENV], "Making the environment")
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     with open(os.path.join(ROOT, "requirements.txt"), encoding="utf-8") as file:
         torch = [line.strip() for line in file if line.startswith("torch==")]
@@ -145,7 +162,7 @@ def lab(port, browser):
     command = [PYTHON, "-m", "jupyter", "lab", "--port=%d" % port] + where
     if os.name != "nt" and os.geteuid() == 0:
         command.append("--allow-root")
-    return subprocess.call(command + ([] if browser else ["--no-browser"]), cwd=ROOT)
+    return wait_for(command + ([] if browser else ["--no-browser"]))
 
 
 def main(arguments):
@@ -163,7 +180,7 @@ def main(arguments):
         ensure()
         if name == "ensure":
             return 0
-        return subprocess.call([PYTHON, "-m", "llmkit.course"] + arguments, cwd=ROOT)
+        return wait_for([PYTHON, "-m", "llmkit.course"] + arguments)
     except Problem as problem:
         print("\n%s" % problem, file=sys.stderr)
         return 1

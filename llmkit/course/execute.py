@@ -46,7 +46,7 @@ def execute(notebook: NotebookNode, master: Path, time_limit: int = 300) -> floa
                 cell.outputs = _tidy(cell.outputs)
                 _check_outputs(cell, master, folder)
     notebook.metadata["language_info"] = {"name": "python"}  # the kernel adds its version, which varies
-    size = len(nbformat.writes(notebook))
+    size = len(nbformat.writes(notebook).encode())
     if size > MOST_BYTES:
         raise OutputError(f"{master}: the executed notebook has {size} bytes, more than {MOST_BYTES}")
     return time.monotonic() - start

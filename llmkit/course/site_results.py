@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "results.md"
 HEAD = """\
 # Results
 
-Figures that take longer than a lesson may: each was made by the command under it, with its seed, and is kept in `llmkit/results/`. `make results` makes these anew (`ONLY="toyland"` some of them; remove `capstone/` first, or it only goes on). The race against nanoGPT at the end is not kept: its command needs two downloads. Losses are in nats a token where nothing else is said.
+Figures that take longer than a lesson may: each was made by the command under it, with its seed, and is kept in `llmkit/results/`. `make results` makes these anew (`ONLY="toyland"` some of them). The race against nanoGPT at the end is not kept: its command needs two downloads. Losses are in nats a token where nothing else is said.
 """  # noqa: E501
 
 

@@ -24,7 +24,9 @@ def toyland(r: dict[str, Any]) -> str:
          f"{run['loss']:.3f}", f"{run['entropy']:.3f}", f"{run['closed']:.1%}", f"{run['above']:.1%}")
         for run in (r[name] for name in ("minutes", "long") if name in r)
     ]  # fmt: skip
-    heads = "parameters | stories | steps | counts of words | model | exact entropy | way closed | above the entropy"
+    heads = (
+        "parameters | stories read | steps | counts of words | model | exact entropy | way closed | above the entropy"
+    )
     note = f"The first line had {r['minutes']['seconds']:.0f} seconds on two cores; a second one had no clock."
     return table(heads, rows) + f"\n\n{note}"
 

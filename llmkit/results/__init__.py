@@ -16,5 +16,6 @@ def load(name: str) -> dict[str, Any]:
     folder = files("llmkit.results")
     if not (folder / f"{name}.json").is_file():
         names = sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
+        names = [name for name in names if not name.endswith(".partial")]  # of a run that is not done
         raise FileNotFoundError(f"no result is called {name!r}; there are {', '.join(names) or 'none'}")
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

@@ -3,12 +3,14 @@
 Python's playwright and not npm's playwright-core: the same driver, and pytest runs it like every other test.
 """
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from presence import missing
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "build" / "screenshots"
@@ -29,10 +31,11 @@ def chromium() -> str | None:
 def browser() -> Iterator:
     """Skips where there is no Chromium, or no playwright."""
     if not chromium():
-        pytest.skip("there is no Chromium on this machine (Debian and Ubuntu: apt install chromium)")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is missing: pip install -r tests/browser/requirements.txt"
-    )
+        missing("there is no Chromium on this machine (Debian and Ubuntu: apt install chromium)")
+    if importlib.util.find_spec("playwright") is None:
+        missing("playwright is missing: pip install -r tests/browser/requirements.txt")
+    from playwright import sync_api as playwright
+
     root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with playwright.sync_playwright() as p:
         started = p.chromium.launch(executable_path=chromium(), args=FLAGS + root)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from presence import missing
 
 from llmkit.course import environment
 
@@ -28,7 +29,7 @@ def lab(browser, tmp_path_factory) -> Iterator[tuple[str, Path]]:
     The only setting is that nothing is saved by itself, so that the test leaves the lesson as it is.
     """
     if not shutil.which("make") or not environment.is_ready():
-        pytest.skip("needs make, and the .venv that `make` makes")
+        missing("needs make, and the .venv that `make` makes")
     folder = tmp_path_factory.mktemp("lab")
     settings = folder / "settings" / "@jupyterlab" / "docmanager-extension" / "plugin.jupyterlab-settings"
     settings.parent.mkdir(parents=True)

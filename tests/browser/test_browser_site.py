@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from presence import missing
 
 from llmkit.course.lessons import LESSONS, Lesson
 
@@ -31,7 +32,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def site() -> Iterator[str]:
     """The address under which site/ is served."""
     if not (SITE / "index.html").exists():
-        pytest.skip("there is no site/ to look at: run `make site` first")
+        missing("there is no site/ to look at: run `make site` first")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
