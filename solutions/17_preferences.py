@@ -238,7 +238,7 @@ show(fig, alt=f"Share right against how sure the model is. 200 pairs: where it i
 assert shown[200][0] - shown[200][1] > 0.25 > shown[20_000][0] - shown[20_000][1]
 
 # %% [markdown]
-# From 200 pairs (seed 0), being sure means nothing: the share that is right hardly rises with it. From 20,000 the model is about as sure as it should be, except where it is most sure.
+# From 200 pairs (seed 0), being sure means nothing: the share that is right hardly rises with it. From 20,000 the model is about as sure as it should be, except perhaps where it is most sure.
 #
 # ## Best of n
 #
@@ -337,9 +337,9 @@ assert all(b > a for curve in curves.values() for a, b in zip(curve[2], curve[2]
 assert sum(curve[1][-1] < max(curve[1]) for curve in curves.values()) >= 4
 
 # %% [markdown]
-# The learned score rises with every doubling of n, in all six models. The true reward rises with it at first, and then turns over: in every one of the six it ends below its top, and far below the control. (The control stops at a smaller distance because of ties: many answers have the highest reward, and it chooses among them as the reference would.) This is **over-optimisation**. Choosing hard finds the answers for which the model's error is largest, and the harder one chooses, the more the error is what one has chosen for. The answers at the far end are such as the reference seldom gives, so few pairs, or none, told the model about them. How high a line climbs on the left says nothing of this: its unit is that model's own spread over the reference's answers. Compare the last two columns.
+# The learned score rises with every doubling of n, in all six models. The true reward rises with it at first, and then turns over: in every one of the six it ends below its top, and far below the control. (The control stops at a smaller distance because of ties: many answers have the highest reward, and it chooses among them as the reference would.) This is **over-optimisation**. Choosing hard finds the answers for which the model's error is largest, and the harder one chooses, the more the error is what one has chosen for. The answers at the far end are such as the reference seldom gives, so few pairs, or none, told the model about them. How high a line climbs on the left does not say how much truth was won: its unit is that model's own spread over the reference's answers. Compare the last two columns: the model that gains most in score is not the one with the most true reward.
 #
-# Not as we expected: more pairs did not simply turn over later. Two seeds at one size differ as much as two sizes; models from 2,000 pairs reach about as much as those from 20,000 (seen about once each, in 150 steps), and one from 200 was plainly lucky. Nor is all six a law: one of them turns only just, and after another number of training steps (try `n_steps=120`) some still rise at n = 16,384.
+# Not as we expected: more pairs did not simply turn over later. Two seeds at one size can differ as much as two sizes; models from 2,000 pairs reach about as much as those from 20,000 (seen about once each, in 150 steps), and one from 200 was plainly lucky. Nor is all six a law: one of them turns only just, and after another number of training steps (try `n_steps=120`) some still rise at n = 16,384.
 #
 # In practice the right panel cannot be drawn, because nobody knows the truth. What can be watched is the distance on the horizontal axis.
 #
@@ -634,7 +634,7 @@ assert mean_of[few_pairs, "own"] > mean_of[many_pairs, "own"] and mean_of[many_p
 assert mean_of[some_pairs, "new"] < mean_of[few_pairs, "new"] < mean_of[many_pairs, "new"] - 0.05
 
 # %% [markdown]
-# 256 pairs bought nothing: they are learnt by heart like the 64, and new pairs are judged no better. Only 1,280, each seen about three times, are too many to be learnt by heart, and they alone teach the model something. (Dashes: the most that the blue line can reach. The green one leaves the noise out; its ceiling is 1.)
+# 256 pairs bought nothing: they are learnt by heart like the 64, and new pairs are judged no better. Only 1,280, each seen about three times, are too many to be learnt by heart, and they teach the model clearly more. (Dashes: the most that the blue line can reach. The green one leaves the noise out; its ceiling is 1.)
 #
 # Then the SFT model was changed by what we know so far, from the 1,280 pairs of each seed: **best of 16** by the reward model; **rejection-sampling SFT**, where the best of 8 answers to each of 384 openings become examples for some more SFT; and **DPO** (β = 0.1, where the small world had 0.5; learning rate 0.001; 100 steps of 32 pairs). All answer the same 200 openings. `SFT again` is the SFT model once more, with other random numbers: the control, which shows what chance alone does to each column.
 #
@@ -692,7 +692,7 @@ show(fig, alt="Mean true score against mean proxy, a dot for each seed. Means: "
     for name in LEARNT))  # fmt: skip
 
 # %% [markdown]
-# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time, but loses some stories of toyland: `gramm.` 0.79 where SFT has 0.83, and 0.77 in two of the seeds. Hold every cleverer method against these two.
+# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and about as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time, but loses some stories of toyland: `gramm.` 0.79 where SFT has 0.83, and 0.77 in two of the seeds. Hold every cleverer method against these two.
 #
 # DPO moved much farther (its KL is above rejection SFT's, and above all that best of 16's can be) and gained less in truth. Its stories are gladder, but far fewer of them are toyland's: mood and `gramm.` went opposite ways. The proxy alone did not say so. On average it gives DPO 0.89 and rejection SFT 0.86; the truth gives them 0.90 and 1.04. The grey lines join the two, seed by seed: the truth puts DPO lower in all three, one of the reward models puts it higher. The loss asks for a difference between two whole stories; nothing in it says that what both have in common, being stories of toyland, should stay.
 #

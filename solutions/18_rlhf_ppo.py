@@ -554,9 +554,9 @@ print("true at the last step: " + ", ".join(f"{name} {found[1]:.2f}" for name, f
 print("your guess:", guess)
 
 # %% [markdown]
-# With its price PPO does what it was asked for: the proxy rises, and the truth with it. (Its last point is lower, 1.23; the table below, from three times as many stories, has 1.31.) Without it the proxy rises farther, and the truth falls: the policy has left the texts that the reward model was taught on, and is paid for that model's mistakes. In the left panel nothing warns of it.
+# With its price PPO does what it was asked for: the proxy rises, and the truth with it. (Its last point is noisy; the table below, from three times as many stories, has about 1.3.) Without it the proxy rises farther, and the mean of the truth falls: the policy has left the texts that the reward model was taught on, and is paid for that model's mistakes. In the left panel nothing warns of it.
 #
-# Not as we expected: without a price, paid by 64 pairs, the policy ends no worse in truth than paid by 1,280.
+# Not as we expected: without a price, paid by 64 pairs, the policy ends in the mean no worse in truth than paid by 1,280.
 #
 # The reward of pure chance is the control that every result of this kind needs (lesson 19 comes back to it): what it does to the true score is what PPO's noise does by itself. The truth as the reward shows how much was in reach in as many steps.
 #
@@ -577,7 +577,7 @@ for name in ("SFT", *SHADE):
     print(f"{name:24}{true}    {pairs}")
 
 # %% [markdown]
-# Read PPO without a price by its seeds: 0.74, 0.05, and 0.00, not one story that toyland could write. The model of 64 pairs has 0.71, 0.16, 0.71. Three such seeds do not say which is worse, only that a better reward model is no protection by itself.
+# Read PPO without a price by its seeds. Seeds 1 and 2 fall to almost nothing, seed 2 to not one story that toyland could write. Seed 0 does not break: made on two machines, it ended once below the SFT model and once above it, both times well below PPO with its price. With the model of 64 pairs seed 0 ends lower, the other two higher. Three such seeds do not say which is worse, only that a better reward model is no protection by itself.
 #
 # The reward of pure chance takes the true score from 0.81 to 0.72, below both rows of SFT in each seed: noise alone makes no policy better here. What do they write?
 
@@ -589,7 +589,7 @@ for run in three:
 assert any(run["methods"]["PPO, no KL"]["distinct_2"] < run["methods"]["PPO"]["distinct_2"] for run in three)
 
 # %% [markdown]
-# Each policy without a price has found something that its reward model overrates: nearly the same sentence again and again (seeds 0 and 2; in seed 2 four where toyland writes three, or two run into one), or stories that break off (seed 1). `dist-2` needs no judge and sees the first kind: about 0.1, with a price 0.15 and more. It does not see the second: in seed 1 it is higher without the price. So watch several measures, and read the texts.
+# Each policy without a price has found something that its reward model overrates: nearly the same sentence again and again (seeds 0 and 2, and seed 1 with 64 pairs; in seed 2 four where toyland writes three, or two run into one), or stories that break off (seed 1 with 1,280 pairs). `dist-2` needs no judge and sees the first kind: about 0.1, with a price 0.15 to 0.17. It does not see the second: there it is about as high as with a price. So watch several measures, and read the texts.
 #
 # Compare PPO with its controls in the table. Best of 16 and rejection-sampling SFT need no value model, no clip and no KL in a reward, and have a good part of the gain in truth. Best of 16 draws sixteen answers each time, the other two one. Without these controls all of the gain would look like PPO's own.
 #
@@ -635,7 +635,7 @@ assert all(run["best_of_n"]["1280"][-1][1] > run["best_of_n"][key][-1][1] for ru
 #
 # The curves of 64 and 256 pairs rise and then fall, four of the six, two of them to below where they began: lesson 17's over-optimisation. Those of 1,280 pairs do not fall yet. (A seed's best of 64 rests on 32 stories, standard error about 0.1: one such curve proves little.)
 #
-# PPO without a price goes more than twice as far, and the truth falls, in three of six runs to almost nothing. Gao's curve goes up before it comes down. Here only the way down is plain: seed 2 with 1,280 pairs never rises, and the tops of the others are the largest of eleven noisy points. A run paid by chance ranges over a quarter of a point too.
+# PPO without a price goes to more than twice the KL, and in most of the six runs the truth falls, in seeds 1 and 2 with 1,280 pairs to almost nothing. Gao's curve goes up before it comes down. Here only the way down is plain: with 1,280 pairs seed 2 never rises and seed 0 never falls far, and the tops of the runs that rise are the largest of eleven noisy points. A run paid by chance ranges over a quarter of a point too.
 #
 # What to be careful with: three seeds, one SFT model, one β, one learning rate, 40 steps. That a price for KL protects the truth is plain in each seed; for the best price we did not search.
 
