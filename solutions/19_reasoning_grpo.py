@@ -255,7 +255,7 @@ token_losses = check(token_losses)
 #
 # ## The experiment
 #
-# Forty steps, 320 sums, each with 16 tries. Write down your guess: which share of held-out sums is right afterwards, with the likeliest token each time? (Before, about one in seven.)
+# Forty steps, 320 sums, each with 16 tries. Write down your guess: which share of held-out sums is right afterwards, with the likeliest token each time? (Before, one in six or seven.)
 
 # %%
 guess = None
@@ -325,7 +325,7 @@ assert abs(live - kept) < 0.2
 # %% [markdown]
 # Thin: one seed. Thick: the mean of three. One base, one algorithm; only the reward differs.
 #
-# - **Random** does not lie flat, as one might expect. Its advantages have the right size and no meaning, there is no KL to come back by, so the policy wanders, each seed elsewhere. Two of the three runs ruin the model. In the other (seed 1) the likeliest answer is right twice as often as the base's (31%), while drawn answers hardly gain (8%): it happened to wander towards answers that show their work. One seed, and we might have published it. (Shao et al. 2025, "Spurious rewards", report that random rewards raised the scores of some models, Qwen2.5-Math among them, and hardly those of others. Training can make a habit stronger that is there already, whatever the reward says. Without this control, with several seeds, one cannot tell.)
+# - **Random** does not lie flat, as one might expect. Its advantages have the right size and no meaning, there is no KL to come back by, so the policy wanders, each seed elsewhere. We have six such runs, the three drawn here and three of the same script on another machine. Five make the model worse. In the sixth the likeliest answer is right twice as often as its base's (31% against 14%), while drawn answers hardly gain (8% against 7%): it happened to wander towards answers that show their work. One seed, and we might have published it. (Shao et al. 2025, "Spurious rewards", report that random rewards raised the scores of some models, Qwen2.5-Math among them, and hardly those of others. Training can make a habit stronger that is there already, whatever the reward says. Without this control, with several seeds, one cannot tell.)
 # - **Form** gets what it pays for: numbers, short ones, and no arithmetic.
 # - **Length** grows with the verifier and shrinks with *form*, under the same reduction. So here it is the reward that makes answers long, not the bias of exercise 19.4.
 #
@@ -364,9 +364,9 @@ print("the control, trained with exact_answer: contains_answer would pay", ends(
       "of the drawn answers, right are", ends("verifier", "drawn", "exact_answer"))  # fmt: skip
 
 # %% [markdown]
-# `part_of_answer` was cheated in two runs of three, and these could not be worse: the policy writes *nothing at all*, and is paid for it (`"" in "132"` is True). In the remaining run (seed 0) the honest way was found first, and nobody would have noticed the bug.
+# `part_of_answer` was cheated in five runs of six (three here, three on the other machine), and these could not be worse: the policy writes *nothing at all*, and is paid for it (`"" in "132"` is True). In the sixth, on the other machine, the honest way was found first, and nobody would have noticed the bug.
 #
-# `contains_answer` was cheated too, quietly. In nearly all of these cases the policy does not list numbers, it writes the right number and goes on: 1044 for 104. In all three runs more is paid than is right (of the drawn answers 66% to 68% against 50% to 61%), and neither length nor the share that shows its work tells you. The control says that this is learnt: after training with `exact_answer` the two agree to within a percent. So a good result does not show that a verifier is sound.
+# `contains_answer` was cheated too, quietly. In most of these cases the policy does not list numbers, it writes the right number and goes on: 933 for 93. In every run more is paid than is right: of 800 drawn answers (four to each sum) 10 to 15 are paid and wrong here, 44 to 144 on the other machine. Neither length nor the share that shows its work tells you. The control says that this is learnt: after training with `exact_answer` it is one or two of 800. So a good result does not show that a verifier is sound.
 #
 # Now a verifier with the best intentions. "We want reasoning, not guessing. So check the *reasoning*: every step of the work must be a true sum. If all steps are right, the answer will be."
 
@@ -419,7 +419,7 @@ print(f"mended, from the hacked: right when drawn {[f'{x:.0%}' for x in last('me
 assert mended_end < 0.5 * fresh_end
 
 # %% [markdown]
-# The mended verifier does not repair the hacked policy: it hardly draws a right answer any more, so most of its groups are silent, and from the others it learns no work, because it never shows any. Mend the verifier *and* go back to a checkpoint from before.
+# The mended verifier does not repair the hacked policy: it hardly draws a right answer any more, so most of its groups are silent, and from the others it learns no work, because it hardly ever shows any. Mend the verifier *and* go back to a checkpoint from before.
 
 # %% [markdown]
 # ## When nothing is ever right
@@ -493,7 +493,7 @@ print(
 assert mean_tuned[0] > rates["base"][0] + 0.3
 
 # %% [markdown]
-# At one try the two are worlds apart; the more tries, the nearer the base comes, and its curve is still rising at the end. So most of what was gained was there before and was hard to draw: *sharpened*. Here the base does not overtake; Yue et al. (2025) report that in large models, at large $k$, it does. The few problems that it left unsolved the tuned model solved; whether it would have found them in a thousand tries, these runs do not say.
+# At one try the two are worlds apart; with many tries the base comes near, and its curve is still rising at the end. So most of what was gained was there before and was hard to draw: *sharpened*. Here the base does not overtake; Yue et al. (2025) report that in large models, at large $k$, it does. The few problems that it left unsolved the tuned model solved; whether it would have found them in a thousand tries, these runs do not say.
 #
 # ## The control that wins
 #
