@@ -15,9 +15,12 @@ def smollm2_file() -> Path | None:
 
 
 class LlamaCpp:
-    """llama.cpp's server inside this process. Closed when the object goes."""
+    """llama.cpp's server inside this process. Closed when the object goes.
 
-    def __init__(self, path: str | Path, n_ctx: int = 512, n_threads: int = 2):
+    One thread: two wait for each other in a loop, and beside another test that takes ten times as long.
+    """
+
+    def __init__(self, path: str | Path, n_ctx: int = 512, n_threads: int = 1):
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()

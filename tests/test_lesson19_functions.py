@@ -119,8 +119,8 @@ def test_stored_run_has_every_arm():
     drawn = {(row["name"], row["seed"]): row["end"]["drawn"] for row in stored["rows"] if "end" in row}
     for seed in range(3):  # what the lesson says of the cheated verifier, and of its control
         cheated, honest = drawn["contains", seed], drawn["verifier", seed]
-        assert cheated["contains_answer"] > cheated["exact_answer"] + 0.04 and cheated["longer"] > 0.04
-        assert honest["exact_answer"] <= honest["contains_answer"] <= honest["exact_answer"] + 0.01
+        unearned, by_chance = (one["contains_answer"] - one["exact_answer"] for one in (cheated, honest))
+        assert 0 <= by_chance < 0.005 and unearned > 0.01, "ten or more of 800 drawn answers, against one or two"
     rates = stored["pass_at_k"]
     for curve in (rates["base"], *rates["verifier"]):
         assert len(curve) == len(rates["k"]) and curve == sorted(curve) and 0 <= curve[0] <= curve[-1] <= 1

@@ -43,8 +43,6 @@ def dispatch_grouped(x: Tensor, weights: Tensor, chosen: Tensor, experts: Sequen
     Every row is moved once there and once back, whatever the number of experts; the result does not depend on
     the order of additions, so it is the same on every run.
     """
-    if not len(x):
-        return x  # torch.cat has nothing to join
     top_k = chosen.size(-1)
     order = chosen.flatten().argsort(stable=True)  # (N * k,) rows sorted by expert
     back = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=x.device))
