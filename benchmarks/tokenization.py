@@ -92,7 +92,11 @@ def encoding_unigram(text: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(text.split("\n")), model_prefix=f"{folder}/unigram", vocab_size=4000, minloglevel=2
+            sentence_iterator=iter(text.split("\n")),
+            model_prefix=f"{folder}/unigram",
+            vocab_size=4000,
+            minloglevel=2,
+            hard_vocab_limit=False,  # toyland has fewer words than that
         )
         unigram = load_tokenizer(f"{folder}/unigram.model")
         unigram.save(folder)
