@@ -99,7 +99,8 @@ class Sampler:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        self.logits(torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.long))  # who checks a setting refuses it now
+        # Any logits will do: the function that takes a setting refuses a bad one now, not at the first token.
+        self.logits(torch.tensor([[0.0, 1.0]]), torch.tensor([[0]]))
 
     def logits(self, logits: Tensor, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The changed logits, in float32; ids (B, T) is all text so far."""
