@@ -568,7 +568,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.finetuning.adapter_files import load_adapter, save_adapter
 from llmkit.models.llama import LlamaConfig, llama
 

@@ -119,7 +119,7 @@ print(
 # Write `gguf_name(name)` from the table in its docstring. A name that the table does not have raises `WeightsError`: a converter that passes over what it does not know makes files that are almost right.
 
 # %%
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 
 # %% tags=["exercise"]
 from llmkit.checkpoints.gguf_from_hf import gguf_name

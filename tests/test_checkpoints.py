@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import llmkit
 from llmkit.checkpoints import pretrained, safetensors
 from llmkit.checkpoints.safetensors import INDEX, SINGLE, SafetensorsFolder
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
 from llmkit.models.palm import PalmConfig, palm

@@ -9,7 +9,7 @@ import torch
 gguf = pytest.importorskip("gguf")
 
 from llmkit.checkpoints.gguf import load_gguf  # noqa: E402
-from llmkit.checkpoints.weights import WeightsError  # noqa: E402
+from llmkit.checkpoints.tables import WeightsError  # noqa: E402
 from llmkit.models.llama import LlamaConfig, llama  # noqa: E402
 from llmkit.tokenizers import ByteLevelBPE  # noqa: E402
 from llmkit.tokenizers.base import TokenizerFileError  # noqa: E402

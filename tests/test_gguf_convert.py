@@ -13,7 +13,7 @@ from llmkit.checkpoints.convert import convert
 from llmkit.checkpoints.gguf import load_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_header import read_header
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.finetuning import experiments
 
 

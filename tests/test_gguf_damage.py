@@ -17,7 +17,7 @@ import llmkit
 from llmkit.checkpoints.gguf import load_gguf, save_gguf
 from llmkit.checkpoints.gguf_header import read_header
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.models.bert import BertConfig, bert
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama

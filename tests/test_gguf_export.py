@@ -7,7 +7,7 @@ from gguf_peer import BYTES, LLAMA3, MODERN, PIECES, SIZES, STORY, Peer, dense, 
 
 from llmkit.checkpoints.gguf import load_gguf, save_gguf
 from llmkit.checkpoints.gguf_special import Settings
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.generation.generate import generate
 from llmkit.generation.logits import GREEDY
 from llmkit.models.bert import BertConfig, bert

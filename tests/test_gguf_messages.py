@@ -11,7 +11,7 @@ from llmkit.checkpoints.gguf import load_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_header import read_header
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from llmkit.checkpoints.gguf_names import llama_weights, mixtral_weights
 from llmkit.checkpoints.gguf_special import Settings
 from llmkit.checkpoints.pretrained import save_pretrained
 from llmkit.checkpoints.safetensors import SafetensorsFolder
-from llmkit.checkpoints.weights import WeightsError, split_numbers
+from llmkit.checkpoints.tables import WeightsError, split_numbers
 from llmkit.data.batches import pad
 from llmkit.finetuning import experiments
 from llmkit.generation.generate import generate

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from llmkit.checkpoints.pretrained import from_pretrained, save_pretrained
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.finetuning.adapter_files import load_adapter, save_adapter
 from llmkit.finetuning.adapters import (
     adapters_off,

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 import llmkit
 from llmkit.checkpoints.safetensors import SafetensorsFolder
-from llmkit.checkpoints.weights import WeightsError, stored_weights
+from llmkit.checkpoints.tables import WeightsError
+from llmkit.checkpoints.weights import stored_weights
 from llmkit.layers.encoder_heads import first_token, max_pool, mean_pool
 from llmkit.models import FAMILIES, bert, roberta
 

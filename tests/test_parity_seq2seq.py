@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import llmkit
-from llmkit.checkpoints.weights import WeightsError, stored_weights
+from llmkit.checkpoints.tables import WeightsError
+from llmkit.checkpoints.weights import stored_weights
 from llmkit.generation.beam import beam_search
 from llmkit.generation.generate import generate, stream
 from llmkit.generation.logits import GREEDY, Sampler

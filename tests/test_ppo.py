@@ -342,8 +342,9 @@ def test_step_names_bad_input():
         ppo_step(policy, values, optimizer, rollout, scores[1:])
     with pytest.raises(ValueError, match="beta is -1"):
         ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(beta=-1))
-    with pytest.raises(ValueError, match="minibatches"):
-        ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(n_minibatches=99))
+    for n in (0, 99):
+        with pytest.raises(ValueError, match=f"cut into {n} minibatches"):
+            ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(n_minibatches=n))
     with pytest.raises(ValueError, match="score_at"):
         ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(score_at="pad"))
     with pytest.raises(ValueError, match="at least once"):

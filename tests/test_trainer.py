@@ -554,7 +554,7 @@ def test_a_missing_file(tmp_path):
 def test_a_log_with_half_a_line(tmp_path):
     t = trainer(tmp_path, save_every=2)
     t.fit(until=4)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 5, "lo')
     assert [line["step"] for line in read_log(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
     assert trainer(tmp_path).resume() == 4

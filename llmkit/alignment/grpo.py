@@ -10,10 +10,10 @@ from llmkit.alignment.advantages import (
     check_beta,
     group_advantages,
     kl_estimate,
-    last_token,
     masked_mean,
     zero_variance_fraction,
 )
+from llmkit.alignment.minibatches import checked_scores, minibatches
 from llmkit.alignment.rollout import Rollout, completion_log_probs
 from llmkit.training.optim import clip_gradients
 
@@ -152,34 +152,26 @@ def grpo_step(
     With several minibatches answers are shuffled; advantages are those of the whole groups. Raises ValueError for
     rewards that make no groups, an answer without tokens, or more minibatches than answers.
     """
-    B, T = rollout.mask.shape
-    if rewards.shape != (B,):
-        raise ValueError(f"rewards {tuple(rewards.shape)} for {B} answers: one reward each is needed")
-    if not 1 <= settings.n_minibatches <= B:
-        raise ValueError(f"{B} answers cannot be cut into {settings.n_minibatches} minibatches")
-    last_token(rollout.mask)  # no answer may be empty
-    rewards = rewards.to(rollout.log_probs)  # a verifier's may be whole numbers, and on another device
+    rewards = checked_scores(rollout, rewards)
     kl = (rollout.log_probs - rollout.ref_log_probs).sum(1)  # (B,) k1 of each answer
     in_loss = settings.beta if settings.kl == "loss" else 0.0
     paid = rewards if settings.kl == "loss" else rewards - settings.beta * kl
     advantages = group_advantages(paid, settings.group_size, settings.std)
+    max_new_tokens = rollout.mask.size(1)
     log = []
-    for _ in range(settings.n_epochs):
-        order = torch.randperm(B, generator=generator).to(rollout.mask.device)
-        for index in order.tensor_split(settings.n_minibatches):
-            part = rollout.rows(index)
-            log_probs = completion_log_probs(policy, part, settings.temperature)
-            losses = token_losses(
-                log_probs, part.log_probs, advantages[index], part.mask, settings.clip_low, settings.clip_high,
-                settings.level, part.ref_log_probs, in_loss, settings.correct_kl,
-            )  # fmt: skip
-            n_tokens = float(rollout.mask.sum()) / settings.n_minibatches  # of the whole batch, a minibatch's share
-            loss = REDUCTIONS[settings.reduction](losses, part.mask, T, n_tokens)
-            optimizer.zero_grad()
-            loss.backward()
-            clip_gradients(policy.parameters(), settings.max_grad_norm)
-            optimizer.step()
-            log.append((*_ratio_stats(log_probs.detach(), part, advantages[index], settings), float(loss.detach())))
+    for rows, part in minibatches(rollout, settings.n_epochs, settings.n_minibatches, generator):
+        log_probs = completion_log_probs(policy, part, settings.temperature)
+        losses = token_losses(
+            log_probs, part.log_probs, advantages[rows], part.mask, settings.clip_low, settings.clip_high,
+            settings.level, part.ref_log_probs, in_loss, settings.correct_kl,
+        )  # fmt: skip
+        n_tokens = float(rollout.mask.sum()) / settings.n_minibatches  # of the whole batch, a minibatch's share
+        loss = REDUCTIONS[settings.reduction](losses, part.mask, max_new_tokens, n_tokens)
+        optimizer.zero_grad()
+        loss.backward()
+        clip_gradients(policy.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        log.append((*_ratio_stats(log_probs.detach(), part, advantages[rows], settings), float(loss.detach())))
     return GRPOStats(
         float(rewards.mean()), float(kl.mean()), float(rollout.mask.sum(1).float().mean()),
         zero_variance_fraction(rewards, settings.group_size), log[0][0], log[0][1], log[-1][1], log[-1][2],

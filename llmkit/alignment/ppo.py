@@ -1,19 +1,19 @@
 """PPO for language models: clipped losses, and the update on a batch of drawn answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from llmkit.alignment.advantages import (
     gae,
-    last_token,
     masked_mean,
     masked_whiten,
     penalise_missing_end,
     token_rewards,
     value_mask,
 )
+from llmkit.alignment.minibatches import checked_scores, minibatches
 from llmkit.alignment.rollout import Rollout, completion_logits
 from llmkit.alignment.value import completion_values
 from llmkit.training.optim import clip_gradients
@@ -119,6 +119,10 @@ class Targets:
     old_values: Tensor
     value_mask: Tensor
 
+    def rows(self, index: Tensor) -> "Targets":
+        """Those of some of the answers: a minibatch."""
+        return Targets(*(getattr(self, field.name)[index] for field in fields(self)))
+
 
 @torch.no_grad()
 def ppo_targets(rollout: Rollout, scores: Tensor, values: Tensor, settings: PPOSettings) -> Targets:
@@ -154,26 +158,18 @@ def ppo_step(
     Raises ValueError for scores of another length, an answer without tokens, beta < 0, or more minibatches than
     answers.
     """
-    B = len(rollout)
-    if scores.shape != (B,):
-        raise ValueError(f"scores {tuple(scores.shape)} for {B} answers: one score each is needed")
-    if not 1 <= settings.n_minibatches <= B:
-        raise ValueError(f"{B} answers cannot be cut into {settings.n_minibatches} minibatches")
-    last_token(rollout.mask)  # no answer may be empty
-    scores = scores.to(rollout.log_probs)  # a verifier's may be whole numbers, and on another device
+    scores = checked_scores(rollout, scores)
     with torch.no_grad():
         targets = ppo_targets(rollout, scores, completion_values(value_model, rollout), settings)
     parameters = [*policy.parameters(), *value_model.parameters()]
     log = []
-    for _ in range(settings.n_epochs):
-        order = torch.randperm(B, generator=generator).to(rollout.mask.device)
-        for index in order.tensor_split(settings.n_minibatches):
-            loss, row = _minibatch_loss(policy, value_model, rollout, targets, index, settings)
-            optimizer.zero_grad()
-            loss.backward()
-            clip_gradients(parameters, settings.max_grad_norm)
-            optimizer.step()
-            log.append(row)
+    for rows, part in minibatches(rollout, settings.n_epochs, settings.n_minibatches, generator):
+        loss, stats = _minibatch_loss(policy, value_model, part, targets.rows(rows), settings)
+        optimizer.zero_grad()
+        loss.backward()
+        clip_gradients(parameters, settings.max_grad_norm)
+        optimizer.step()
+        log.append(stats)
     first, last = log[0], log[-1]
     kl = (rollout.log_probs - rollout.ref_log_probs).sum(1).mean()
     return PPOStats(
@@ -184,23 +180,20 @@ def ppo_step(
 
 
 def _minibatch_loss(
-    policy: nn.Module, value_model: nn.Module, rollout: Rollout, targets: Targets, index: Tensor, settings: PPOSettings
+    policy: nn.Module, value_model: nn.Module, part: Rollout, targets: Targets, settings: PPOSettings
 ) -> tuple[Tensor, dict[str, float]]:
-    part = rollout.rows(index)
     all_log_probs = completion_logits(policy, part, settings.temperature).log_softmax(-1)  # (b, T, V)
     log_probs = all_log_probs.gather(-1, part.completions[..., None]).squeeze(-1).masked_fill(~part.mask, 0.0)
     values = completion_values(value_model, part)
-    now = (log_probs, part.log_probs, targets.advantages[index], part.mask, settings.clip)
+    now = (log_probs, part.log_probs, targets.advantages, part.mask, settings.clip)
     pg = policy_loss(*now)
-    vf = value_loss(
-        values, targets.old_values[index], targets.returns[index], targets.value_mask[index], settings.value_clip
-    )
+    vf = value_loss(values, targets.old_values, targets.returns, targets.value_mask, settings.value_clip)
     with torch.no_grad():
         moved = log_probs - part.log_probs
-        row = {
+        stats = {
             "ratio": masked_mean(moved.exp(), part.mask),
             "approx_kl": 0.5 * masked_mean(moved.square(), part.mask),
             "entropy": masked_mean(-(all_log_probs.exp() * all_log_probs).sum(-1), part.mask),
             "clip_fraction": clip_fraction(*now), "policy_loss": pg, "value_loss": vf,
         }  # fmt: skip
-    return pg + settings.value_weight * vf, {name: float(x.detach()) for name, x in row.items()}
+    return pg + settings.value_weight * vf, {name: float(x.detach()) for name, x in stats.items()}

@@ -11,7 +11,7 @@ from llmkit.checkpoints.gguf import FILE_TYPES, load_gguf, save_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_special import Settings, save_settings, settings_of_folder, settings_of_gguf
 from llmkit.checkpoints.pretrained import from_pretrained, save_pretrained
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.tokenizers.base import Tokenizer
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # what a folder's weights can be

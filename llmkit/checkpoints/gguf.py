@@ -17,7 +17,8 @@ from llmkit.checkpoints.gguf_header import BLOCKS
 from llmkit.checkpoints.gguf_special import Settings
 from llmkit.checkpoints.gguf_tokenizer import read_tokenizer, tokenizer_fields
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
-from llmkit.checkpoints.weights import Table, WeightsError, building_from, load_weights
+from llmkit.checkpoints.tables import Table, WeightsError
+from llmkit.checkpoints.weights import building_from, load_weights
 from llmkit.models.bert import BertConfig
 from llmkit.models.gpt2 import GPT2Config
 from llmkit.models.llama import LlamaConfig, llama

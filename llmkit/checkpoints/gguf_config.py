@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmkit.checkpoints.gguf_file import GGUFFile
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.layers.rope import rope_frequencies, scaled_frequencies
 from llmkit.models.bert import BertConfig
 from llmkit.models.gpt2 import GPT2Config

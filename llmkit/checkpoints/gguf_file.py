@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llmkit.checkpoints.gguf_header import TensorInfo, bytes_of, read_header
 from llmkit.checkpoints.quantization import dequantize
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 
 OWN = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")  # expanded by quantization.py; the rest by the package gguf
 

@@ -17,7 +17,7 @@ from llmkit.checkpoints.gguf import FILE_TYPES, fields_of, kind_of
 from llmkit.checkpoints.gguf_config import rope_factors
 from llmkit.checkpoints.gguf_special import Settings
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.layers.rope import halves_to_pairs
 from llmkit.models.llama import IGNORE
 from llmkit.tokenizers.base import Tokenizer

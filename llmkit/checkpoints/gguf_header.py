@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 
 ALIGNMENT = 32  # bytes, unless the entry general.alignment says otherwise
 BOOL, STRING, ARRAY = 7, 8, 9

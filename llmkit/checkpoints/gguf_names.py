@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmkit.checkpoints.weights import Copy, PairsToHalves, Table, split_numbers, stored_tensors, weight_and_bias
+from llmkit.checkpoints.tables import Copy, PairsToHalves, Table, split_numbers, weight_and_bias
+from llmkit.checkpoints.weights import stored_tensors
 
 BLOCK, THERE = "transformer.blocks.{}.", "blk.{}."
 

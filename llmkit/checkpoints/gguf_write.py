@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llmkit.checkpoints.gguf_header import ALIGNMENT, ARRAY, BOOL, SCALARS, STRING, TENSOR_TYPES, bytes_of
 from llmkit.checkpoints.quantization import quantize
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.training.progress import tqdm
 
 TYPE_NUMBERS = {name: number for number, (name, *_) in TENSOR_TYPES.items()}

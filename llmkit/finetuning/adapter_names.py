@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llmkit.checkpoints.weights import Copy, PairsToHalves, split_numbers
+from llmkit.checkpoints.tables import Copy, PairsToHalves, split_numbers
 from llmkit.finetuning.adapters import LINEAR
 from llmkit.finetuning.lora import LoRALinear
 from llmkit.models import family_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Copy
+from llmkit.checkpoints.tables import Copy
 from llmkit.models import bart, bert, gpt2, llama, mixtral, palm, roberta, t5
 
 

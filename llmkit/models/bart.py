@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Copy, Squeeze, weight_and_bias
+from llmkit.checkpoints.tables import Copy, Squeeze, weight_and_bias
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import PostNormBlock
 from llmkit.layers.cross import CrossAttention, PostNormCrossBlock

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Copy, weight_and_bias
+from llmkit.checkpoints.tables import Copy, weight_and_bias
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import PostNormBlock
 from llmkit.layers.encoder_heads import MaskedLM, SequenceClassifier, TextEncoder, TokenClassifier

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Chunk, Copy, Transpose, weight_and_bias
+from llmkit.checkpoints.tables import Chunk, Copy, Transpose, weight_and_bias
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import PreNormBlock
 from llmkit.layers.heads import CausalLM

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Copy
+from llmkit.checkpoints.tables import Copy
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import PreNormBlock
 from llmkit.layers.heads import CausalLM

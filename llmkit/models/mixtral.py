@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Copy
+from llmkit.checkpoints.tables import Copy
 from llmkit.layers.heads import CausalLM
 from llmkit.layers.mlp import GatedMLP
 from llmkit.layers.moe import MoE, SoftmaxRouter

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from llmkit.checkpoints.weights import Copy, PairsToHalves
+from llmkit.checkpoints.tables import Copy, PairsToHalves
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import ParallelBlock
 from llmkit.layers.heads import CausalLM

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from llmkit.checkpoints.weights import Copy, weight_and_bias
+from llmkit.checkpoints.tables import Copy, weight_and_bias
 from llmkit.models.bert import BertConfig, bert, encoder_weights, layer_norm
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from llmkit.checkpoints.weights import Copy
+from llmkit.checkpoints.tables import Copy
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import PreNormBlock
 from llmkit.layers.cross import CrossAttention, PreNormCrossBlock

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from llmkit.checkpoints.gguf_from_hf import gguf_name
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 
 LAYER = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",

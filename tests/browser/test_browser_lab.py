@@ -59,12 +59,12 @@ def lab(browser, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 def _address(server: subprocess.Popen, log: Path) -> str:
     """Waits for the address that JupyterLab prints, as a person would copy it."""
     for _ in range(120):
-        found = re.search(r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+", log.read_text())
+        found = re.search(r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+", log.read_text(encoding="utf-8"))
         if found:
             return found[0]
-        assert server.poll() is None, log.read_text()[-2000:]
+        assert server.poll() is None, log.read_text(encoding="utf-8")[-2000:]
         time.sleep(0.5)
-    raise AssertionError(f"JupyterLab printed no address:\n{log.read_text()[-2000:]}")
+    raise AssertionError(f"JupyterLab printed no address:\n{log.read_text(encoding='utf-8')[-2000:]}")
 
 
 def code_cell(page, words: str):

@@ -8,7 +8,7 @@ import torch
 from llmkit.checkpoints.gguf_from_hf import gguf_name as own_name
 from llmkit.checkpoints.gptq import nearest
 from llmkit.checkpoints.quantization import BLOCK, inverse
-from llmkit.checkpoints.weights import WeightsError
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.course.checks.lesson_03 import halves_cases
 from llmkit.course.exercise import Case, Exercise
 from llmkit.layers.rope import pairs_to_halves
