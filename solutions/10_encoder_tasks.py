@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from llmkit.course import check, gpu_section, hint, progress, start
 from llmkit.viz import COLORS, figure, show
 
+threads = torch.get_num_threads()
 torch.set_num_threads(1)  # the fastest for models as small as ours
 start("10_encoder_tasks", solved=True)
 
@@ -36,7 +37,7 @@ for (form, _), review in sorted(shown.items()):
     print(f"{form:10} {review.sentiment:9} {review.text}")
 
 # %% [markdown]
-# toyland writes reviews of films, books, meals and journeys, in seven forms, and knows for each whether it is positive: it decided so before it wrote. Look at the two reviews of the form `contrast`. "dull … but wonderful in the end" and "wonderful … but dull in the end" consist of the same words. You are not confused, because you *read*.
+# toyland writes reviews of films, books, meals and journeys, in seven forms, and knows for each whether it is positive: it decided so before it wrote. Take the form `contrast`: "dull at first, but wonderful in the end" and "wonderful at first, but dull in the end" consist of the same words. You are not confused, because you *read*.
 #
 # A **classifier** gets a text and gives a score (a logit) to each of a few labels. The simplest one that works at all does not read. It counts words.
 #
@@ -122,7 +123,7 @@ show(
 assert abs(votes[tokenizer.vocab["not"]]) < 0.6 and votes[tokenizer.vocab["dull"]] < 0 < votes[tokenizer.vocab["great"]]
 
 # %% [markdown]
-# "worse" and "asleep" (from "My whole family fell asleep.") carry far. The adjectives vote as one would expect, but faintly: they stand in too many reviews of the other kind. And "not", which should *reverse* the word that follows, has nothing to say: a vote cannot do that.
+# "worse" and "asleep" (from "My whole family fell asleep.") weigh heavily. The adjectives vote as one would expect, but faintly: they stand in too many reviews of the other kind. And "not", which should *reverse* the word that follows, has nothing to say: a vote cannot do that.
 #
 # ## How far can it get?
 #
@@ -245,7 +246,7 @@ assert by_form["encoder"]["contrast"] > 0.8 > 0.7 > by_form["bag, hidden layer"]
 # %% [markdown]
 # The bag's few percent at "negated" are not even a guess: the adjective votes, it is the wrong way round, and "not" cannot help it.
 #
-# And the encoder is not better everywhere. Word order it has understood, "not" alone it has not: after 300 steps it still guesses there, where the bag with a hidden layer knows. One number for all reviews would have hidden that. (It is not at its end; a few cells below, one that learns from the same labels with a better start gets there.)
+# And the encoder is not better everywhere. Word order it has understood, "not" alone it has not: after 300 steps it still guesses there, where the bag with a hidden layer knows. One number for all reviews would have hidden that. (`corrected` is still a quarter wrong, too. It is not at its end; a few cells below, one that learns from the same labels with a better start gets there.)
 #
 # ### Break it: padding that counts
 #
@@ -289,7 +290,7 @@ assert len(set(lines["padding left out"])) == 1
 assert lines["mean over all columns"][-1] < lines["padding left out"][-1] - 0.05 > lines["no mask at all"][-1]
 
 # %% [markdown]
-# (With no column added the mean over all is already worse: the 300 are not equally long.) The test for this is short and belongs beside every model that takes a batch: a text alone and the same text among longer ones must give the same logits.
+# (With no column added the mean over all is already worse: the 300 are not equally long. Without a mask the model reads padding as if it were words, is wrong from the start, and moves about with each column, up as well as down.) The test for this is short and belongs beside every model that takes a batch: a text alone and the same text among longer ones must give the same logits.
 #
 # ## The experiment: how many labels?
 #
@@ -439,9 +440,9 @@ assert mean["opinions", 3200] > ceiling and mean["from scratch", 3200] > ceiling
 # %% [markdown]
 # Three things to take home, one of which is not what the books promise.
 #
-# - With 50 labels nobody gets far, and two seeds lie far apart: many of the adjectives have not occurred with a label at all.
+# - With 50 labels nobody gets far: many of the adjectives have not occurred with a label at all.
 # - With 200 and with 800 labels the encoder that was pretrained on opinions is far ahead of one from scratch. It needs to be told only which of its two kinds is the good one, where the other learns each adjective by itself.
-# - Pretraining on *any* word, the usual way, gained nothing here; its two runs lie on both sides of those from scratch. (Two fine-tunings, that is; each encoder was pretrained once.) That does not make it a bad method. BERT reads more than three billion words, and long before the end the easy ones are learned and what is left to gain is meaning. In 250 steps our model is still busy with the easy ones, as the table above showed. Pretraining is not magic: it helps as far as the guessing game has forced the model to learn what the task needs.
+# - Pretraining on *any* word, the usual way, gained nothing here; its two runs lie on both sides of those from scratch. (Two fine-tunings, that is; each encoder was pretrained once.) That does not make it a bad method. BERT reads more than three billion words, and long before the end the easy ones are learned and what is left to gain is meaning. In 250 steps our model is still busy with the easy ones, as the gaps that it filled above showed. Pretraining is not magic: it helps as far as the guessing game has forced the model to learn what the task needs.
 #
 # And with 3,200 labels the encoder from scratch has passed the ceiling too. Pretraining replaces labels; who has enough of them needs it less.
 #
@@ -498,7 +499,7 @@ print(", ".join(f"{name} {share:.1%}" for name, share in pooled.items()) + "; me
 #
 # Half of our reviews are positive. Real labels are seldom so even. Suppose that only one review in twenty is negative, and those are the ones that you look for.
 #
-# Three measures more are needed. **Precision** is the share of alarms ("this one is negative") that are right, **recall** the share of the rare ones that are found, and **F1** their harmonic mean, $2PR / (P + R)$, which is large only when both are. "Macro F1" is the mean of the F1 of both labels.
+# Three measures more are needed. **Precision** is the share of alarms ("this one is negative") that are right, **recall** the share of the rare ones that are found, and **F1** their harmonic mean, $2PR / (P + R)$ with $P$ for precision and $R$ for recall, which is large only when both are. "Macro F1" is the mean of the F1 of both labels. (`micro.f1` in the code counts both labels together; where every text has one label it is the accuracy.)
 
 # %%
 from llmkit.evaluation.classification import classification_report
@@ -563,7 +564,7 @@ assert on_its_own > 0.9 and confidence.mean() > right(tuned[200]) + 0.08
 #
 # ### Exercise 10.3 · fit_temperature · ●●○ · 15 min
 #
-# Write `fit_temperature(logits, labels, low, high)`: the T between `low` and `high` for which the mean of $-\ln \mathrm{softmax}(z / T)_{\text{label}}$ is smallest, to within 1%. `logits` $z$ is (N, K), `labels` (N,). The loss falls to one minimum and rises after it, so any search that is fine enough will do: a fine grid of T (even steps in $\ln T$), or golden section, which the docstring describes. Where the loss falls all the way to an end, that end is the answer. What cannot be fitted raises ValueError: `_check_shapes(logits, labels, "logits")` does it for tensors, and `0 < low < high` you ask yourself. Calls that you need: `F.cross_entropy(logits / T, labels)`, `.double()`.
+# Write `fit_temperature(logits, labels, low, high)`: the T between `low` and `high` for which the mean of $-\ln \mathrm{softmax}(z / T)_{\text{label}}$ is smallest, to within 1%. `logits` $z$ is (N, K), N reviews and K labels to choose from, `labels` (N,). The loss falls to one minimum and rises after it, so any search that is fine enough will do: a fine grid of T (even steps in $\ln T$), or golden section, which the docstring describes. Where the loss falls all the way to an end, that end is the answer. What cannot be fitted raises ValueError: `_check_shapes(logits, labels, "logits")` does it for tensors, and `0 < low < high` you ask yourself. Calls that you need: `F.cross_entropy(logits / T, labels)`, `.double()`.
 
 # %%
 import math
@@ -604,7 +605,7 @@ print(f"mean gap between confidence and share right: {before:.3f} before, {after
 assert T > 1.2 and after < before / 2 and torch.equal(*(probs.argmax(-1) for probs in both.values()))
 
 # %% [markdown]
-# Every dot is a bin of confidences, its size says how many reviews are in it. The mean distance to the diagonal, weighted by the bins' size, is the **expected calibration error**. One number, fitted on 500 other reviews, removes most of it. The model is no better than before, but now it knows how good it is.
+# Every dot is a bin of confidences, its size says how many reviews are in it. The mean distance to the diagonal, weighted by the bins' size, is the **expected calibration error**. One number, fitted on 500 other reviews, removes most of it. The model is no better than before, but knows better how good it is.
 #
 # ## A label for every word
 #
@@ -845,7 +846,7 @@ for kind in ("names whole", "names spelled"):
     wrong[kind] = [bio_spans(said[kind, FRESH][i]) != bio_spans(true[FRESH][i]) for i in range(400)]
 short = [i for i in range(400) if len(" ".join(tests[FRESH][i].words)) <= 90]
 picked = [i for i in short if wrong["names whole"][i] and not wrong["names spelled"][i]][:3]
-picked += [i for i in short if wrong["names spelled"][i]][:2]
+picked += [i for i in short if wrong["names whole"][i] and wrong["names spelled"][i]][:2]
 rows = [shown_row(kind, i) for kind in ("names whole", "names spelled") for i in picked]
 show_spans(
     rows,
@@ -857,7 +858,7 @@ show_spans(
 )
 
 # %% [markdown]
-# (These are chosen: three sentences in which the first is wrong and the second right, and two in which the second is wrong too. The F1s above are over all.)
+# (These are chosen: three sentences in which the first is wrong and the second right, and two in which both are. The F1s above are over all.)
 #
 # ## On a real model: search by meaning
 #
@@ -1052,6 +1053,7 @@ def patience(device, d_model, n_layers, n_steps, n_texts, fine_steps):
 # </details>
 
 # %%
+torch.set_num_threads(threads)
 progress()
 
 # %% [markdown]

@@ -207,7 +207,7 @@ by_hand = check(by_hand, "11.2")
 from collections.abc import Sequence
 
 # %% tags=["exercise"]
-from llmkit.data.corruption import span_corruption
+from llmkit.data.span_corruption import span_corruption
 
 # %%
 span_corruption = check(span_corruption)
@@ -224,7 +224,7 @@ for name, tokens in zip(("input ", "target"), span_corruption(words, noise, ["<X
 # T5 takes 15% of the tokens away, in spans of 3 on average. Its encoder has room for 512 tokens. A text that is to fill it may be longer, because it shrinks: how long, and how long is its target? (`random_spans_helper` in T5's code.)
 
 # %% tags=["nbval-check-output"]
-from llmkit.data.corruption import span_corruption_lengths
+from llmkit.data.span_corruption import span_corruption_lengths
 
 length, target = span_corruption_lengths(512)
 n_noise = round(0.15 * length)
@@ -258,7 +258,7 @@ longest = check(longest, "11.4")
 # Now what does a single span mean? One piece of text, one piece of noise, in this order. There is one way to do that. Count how many *different* masks 500 draws give:
 
 # %%
-from llmkit.data.corruption import noise_mask, t5_noise_mask
+from llmkit.data.span_corruption import noise_mask, t5_noise_mask
 
 rng = np.random.default_rng(0)
 print("tokens   different masks in 500 draws   last token hidden")
@@ -284,7 +284,7 @@ assert different[16] == different[longest] == 1 and 50 < different[longest + 1] 
 Rng = np.random.Generator
 
 # %% tags=["exercise"]
-from llmkit.data.corruption import hidden_share
+from llmkit.data.span_corruption import hidden_share
 
 # %%
 hidden_share = check(hidden_share)
@@ -308,7 +308,7 @@ for axis, n in zip(axes, (24, 64), strict=True):
 axes[0].set_ylabel("share of masks that hide it")
 axes[0].text(18.5, 0.85, "T5's mask", color=COLORS["bad"], ha="right", fontsize=9)
 axes[0].text(1, 0.2, "noise_mask", color=COLORS["good"], fontsize=9)
-axes[1].text(62, 0.85, "T5's mask", color=COLORS["bad"], ha="right", fontsize=9)
+axes[1].text(55, 0.85, "T5's mask", color=COLORS["bad"], ha="right", fontsize=9)
 axes[1].text(1, 0.2, "15%", fontsize=9)
 show(
     fig,
@@ -344,7 +344,7 @@ assert set(shares["reference", 24]) == {0.0, 1.0} and shares["noise_mask", 24].m
 # Write `replace_spans(ids, spans, mask_id)`. A span is a pair (first token, number of tokens); they come in order and do not overlap. Each becomes one `mask_id`, also one of 0 tokens: that takes nothing away and puts a mask *before* its first token (`(len(ids), 0)` puts one at the end). Two spans that touch leave two masks. Spans that overlap, are out of order, or reach beyond the text raise ValueError.
 
 # %% tags=["exercise"]
-from llmkit.data.corruption import replace_spans
+from llmkit.data.bart_noise import replace_spans
 
 # %%
 replace_spans = check(replace_spans)
@@ -353,7 +353,7 @@ replace_spans = check(replace_spans)
 # All of it on one text, with each word tinted by the sentence it comes from. A red line marks a place where words meet that were not neighbours, or where the text now begins or ends and did not before: the model sees no such line, only you do. The first of infilling's masks stands for nothing, the second for three tokens, the third for two.
 
 # %%
-from llmkit.data.corruption import delete_tokens, infill, permute_sentences, rotate
+from llmkit.data.bart_noise import delete_tokens, infill, permute_sentences, rotate
 from llmkit.viz.corruption import draw_corruptions
 
 text = "Mia met Max. Mia had a red key. In the end Max kept it."
@@ -387,10 +387,11 @@ show(
 )
 
 # %% [markdown]
-# How long are the spans? Both papers say "3 on average", and mean different things. BART draws from a Poisson distribution. T5 cuts $n$ noise tokens into $s$ pieces, every way with the same probability. There are $\binom{n-1}{s-1}$ ways to do that, and $\binom{n-k-1}{s-2}$ of them begin with a piece of length $k$. So $P(k) = \binom{n-k-1}{s-2} / \binom{n-1}{s-1}$. Theory against draws, for texts of 568 tokens:
+# How long are the spans? Both papers say "3 on average", and mean different things. BART draws from a Poisson distribution. T5 cuts $n$ noise tokens into $s$ pieces, every way with the same probability. There are $\binom{n-1}{s-1}$ ways to do that, and $\binom{n-k-1}{s-2}$ of them begin with a piece of length $k$. By symmetry this holds for every piece, so $P(k) = \binom{n-k-1}{s-2} / \binom{n-1}{s-1}$. Theory against draws, for texts of 568 tokens:
 
 # %%
-from llmkit.data.corruption import infill_spans, random_segments
+from llmkit.data.bart_noise import infill_spans
+from llmkit.data.span_corruption import random_segments
 
 rng, n, s = np.random.default_rng(0), 85, 28
 drawn = {
@@ -543,7 +544,7 @@ assert np.mean(curves["not shifted"][-5:]) < 0.3 * np.mean(curves["shifted"][-5:
 #
 # | | T5 | most others |
 # |---|---|---|
-# | scores | $q \cdot k$, not divided | divided by $\sqrt D$ |
+# | scores | $q \cdot k$, not divided | divided by $\sqrt D$ ($D$: numbers in a head) |
 # | positions | `relative_bucket` of lesson 03: a learned number for each bucket of distances and each head, added to the scores | added to the embedding, or RoPE |
 # | its table | one for all layers of a stack (stored in layer 0 in the files); none in cross-attention | one for each layer, or none |
 # | decoder begins with | padding | a start token |
@@ -768,7 +769,7 @@ for row, name in enumerate(reversed(arms)):
         axis.plot(guess[name], row, "D", color=COLORS["guess"])
 axis.set_yticks(range(len(arms)), list(reversed(arms)))
 axis.set(
-    xlabel="unread questions answered right (dots: three seeds)",
+    xlabel="unread questions answered right (dots: three seeds; diamond: your guess)",
     xlim=(0, 1),
     title="In the mean, each kind of pretraining beats its control",
 )
@@ -785,7 +786,7 @@ show(
 # - **Who**: a story has two names, so a coin between them would be right in half of the cases. Only one model is far above the coin: the decoder-only model that has learned to write the next token.
 # - **Where**: here both kinds of pretraining help the encoder-decoder. The decoder-only model loses; with five seeds more it was even. I do not know why.
 #
-# I had expected something else from the paper. There an encoder-decoder is better than a decoder-only model at equal cost (section 3.2), and span corruption is as good as any other kind and cheaper (section 3.3). Here the decoder-only model is ahead, and span corruption is behind infilling. One reason for the latter can be counted: for the same story it asks for less than a quarter of the tokens that infilling asks for. It is cheap for each story, and it lives on many stories. T5 read $2^{35}$ tokens, 34 billion (section 3.1.2 of the paper); ours has read fewer than 60,000.
+# I had expected something else from the paper. There an encoder-decoder is better than a decoder-only model at equal cost (section 3.2), and span corruption is as good as any other kind and cheaper (section 3.3). Here the decoder-only model is ahead, and span corruption is no better than infilling. One reason for the latter can be counted: for the same story it asks for less than a quarter of the tokens that infilling asks for. It is cheap for each story, and it lives on many stories. T5 read $2^{35}$ tokens, 34 billion (section 3.1.2 of the paper); ours has read fewer than 60,000.
 #
 # **What this run can show**: that each kind of pretraining is worth something here. With five seeds more each kind was again above its control in the mean, and infilling above span corruption; in one seed of the eight, span corruption was just below its control. **What it cannot show**: which kind is better for a model of any useful size.
 #
@@ -874,9 +875,9 @@ show(
 )
 
 # %% [markdown]
-# A head has learned to go to the word that is about to be written, and there is a sign that it matters: where a "Who" question is answered wrongly, this head is on the wrong name, and that name is written. Taking the head out costs much of what the model can do.
+# A head has learned to go to the word that is about to be written, and there is a sign that it matters: where a "Who" question is answered wrongly, the weight on the right name is lower, and much of it is on the name that is written. How much the head matters, the surgery says: compare its share with the others'.
 #
-# But read the last two lines of the output too. The head that is missed most has next to nothing on the answer. It looks at the same word in every story, so it brings back much the same thing each time, and the layers behind it have got used to that. As in lesson 04, a map is a hypothesis and the surgery is the test; and the surgery does not tell a head that finds something from one that the others only rely on.
+# But read the last two lines of the output too. The head that is missed most need not be the one that looks most at the answer. A head may be missed only because the layers behind it have got used to what it brings back, for instance from the same common word in every story. As in lesson 04, a map is a hypothesis and the surgery is the test; and the surgery does not tell a head that finds something from one that the others only rely on.
 #
 # ## Nothing is lost (optional)
 #
@@ -887,7 +888,7 @@ show(
 # Write `repair_spans(inputs, targets, sentinels, end_id)`. Each sentinel in `inputs` is replaced by the tokens that follow it in `targets`. Both are read up to their first `end_id` only. A sentinel without an answer leaves nothing; of two answers for one sentinel the last counts; what stands before the first sentinel in `targets` is no answer.
 
 # %% tags=["exercise"]
-from llmkit.data.corruption import repair_spans
+from llmkit.data.span_corruption import repair_spans
 
 # %%
 repair_spans = check(repair_spans)
@@ -975,7 +976,8 @@ def larger(device, C, n_layers, n_steps, batch, length, n_words):
 # | `llmkit/layers/cross.py` | `CrossAttention`, the decoder's blocks with three branches |
 # | `llmkit/layers/seq2seq.py` | `Seq2SeqLM`, `ConditionalLM` |
 # | `llmkit/models/t5.py`, `bart.py` | configs, builders, tables of weights |
-# | `llmkit/data/corruption.py` | span corruption and back, both noise masks, `hidden_share`, BART's five kinds |
+# | `llmkit/data/span_corruption.py` | span corruption and back, both noise masks, `hidden_share` |
+# | `llmkit/data/bart_noise.py` | BART's five kinds of noise |
 # | `llmkit/training/losses.py` | `shift_right`, `seq2seq_loss` |
 # | `llmkit/viz/corruption.py`, `attention.py` | damaged texts as boxes, `cross_attention_maps` |
 #

@@ -46,7 +46,7 @@ for example in (test["translation"][2], *(test[task][5] for task in REVIEW_TASKS
     print(f"{example.input}\n    -> {example.target}\n")
 
 # %% [markdown]
-# The last three are about reviews. The first is a translation into **Tolk**, a language that is not spoken anywhere: the verb stands last and the time first, adjectives follow their noun, nouns have endings for their case (who, whom, to whom, where) and for the plural, the verb has them for tense and for its subject's number. It differs from English more than French does. And every sentence has exactly one right translation, so that we can say for certain what is wrong.
+# The last three are about reviews. The first is a translation into **Tolk**, a language that is not spoken anywhere: the verb stands last and the time first, adjectives follow their noun, nouns have endings for their case (who, whom, to whom, where) and for the plural, the verb has them for tense and for its subject's number. (Our training sentences have no "not".) It differs from English more than French does. And every sentence has exactly one right translation, so that we can say for certain what is wrong.
 #
 # The sentences we train on must not be among those we test on; `without` sees to that. A fifth of all sentences have a giver, a gift and somebody who gets it. They are the hardest, so in training (and only there) we take all of these and a third of the others.
 
@@ -191,7 +191,7 @@ for name, (what, p) in likely.items():
 assert [likely[SHOWN[p]][0] for p in PREFIXES] == ["positive", "films", "A good", "huhopi"]
 
 # %% [markdown]
-# ("Others" is what is left for any other beginning.) In four panels one bar has nearly everything. In the last one nothing tells what is wanted, and the model has never seen such an input: it divides its belief among several jobs. It cannot ask; written greedily, the answer is that of the longest bar.
+# ("Others" is what is left for any other beginning.) In four panels one bar has nearly everything. In the last one nothing tells what is wanted, and the model has never seen such an input: its belief is divided: the longest bar is shorter than in the other panels, and "others" is longer. It cannot ask; written greedily, the answer is that of the longest bar.
 #
 # ### Break it: no prefixes in training
 #
@@ -229,7 +229,7 @@ for with_prefix in (True, False):
         assert all(0.15 < part.sum() < 0.5 for part in p)
 
 # %% [markdown]
-# With prefixes ("classify kind:" in front of all these) the model knows which of the three is meant. Without them it gives each task about a third, which is right: a third of its training answers were of that kind. No architecture can do better. **The task has to stand in the input, because there is no other place where the model could read it.** A head for each task would be such another place; a prefix needs no new weights.
+# With prefixes ("classify kind:" in front of all these) the model knows which of the three is meant. Without them it gives each task about a third, which is right: a third of its training answers were of that kind. No architecture can do better. **The task has to stand in the input, because this model has no other place to read it from.** A head for each task would be one; a prefix needs no new weights.
 #
 # ## How much of each
 #
@@ -299,7 +299,7 @@ assert first_half["translation"] > 2 * first_half["reviews"]
 #
 # | reviews' loss times | sentiment right, three seeds | translations exactly right |
 # |---|---|---|
-# | 1 (the first is our model) | 93%, 87%, 89% | 98.7%, 99.7%, 98.3% |
+# | 1 (no factor) | 93%, 87%, 89% | 98.7%, 99.7%, 98.3% |
 # | 3 | 99%, 97%, 83% | 97.7%, 99.0%, 96.3% |
 #
 # It costs translations a little, and whether it helps the reviews three seeds cannot say: the spread between seeds is larger than the difference. (Sentiment is learnt in jumps, one form of sentence after another, and when a jump comes is largely luck.) We left the factor out. The pull of each task is worth looking at; how to set it has to be measured, and with more than one seed.
@@ -321,7 +321,7 @@ print("asked for the sentiment of the sentences that are no reviews:", dict(free
 #
 # $$\ln P(y \mid x) = \sum_t \ln P(y_t \mid x, y_{<t})$$
 #
-# $x$ is the input, $y$ the answer with the tokens $y_1 … y_T$, the end token among them. Leave the end out, and "A" can never be less probable than "A good movie."
+# $x$ is the input, $y$ the answer with the tokens $y_1 … y_T$, the end token among them, and $y_{<t}$ those before $y_t$. Leave the end out, and "A" can never be less probable than "A good movie."
 #
 # ### Exercise 12.2 · answer_log_probs · ●●○ · 12 min
 #
@@ -363,7 +363,7 @@ print(f"sentences that are no reviews: always a label; for {sure:.0%} of them P(
 print("   ", odd[0], "->", chosen[0])
 
 # %% [markdown]
-# On reviews the two ways agree: the model has learnt that this prefix is followed by one of two words. Sentences that are no reviews have no sentiment, for the most part. For nearly half of them the model, writing freely, says something that is no label, and the two labels together have little probability: both are signs that something is amiss. For the others it is sure of a label for which there is no reason; models trained with three other seeds were so for nearly all of these sentences. The choice among labels shows none of this, it names one of the two as always. **Constraining guarantees the form of an answer; whether the question made sense, it cannot tell.** Keep the sum of the probabilities beside it: a low one is a warning, a high one proves nothing.
+# On reviews the two ways agree: the model has learnt that this prefix is followed by one of two words. Sentences that are no reviews have no sentiment, for the most part. For a part of them (in some runs a small one) the model, writing freely, says something that is no label, and the two labels together have little probability: both are signs that something is amiss. For the others it is sure of a label for which there is no reason; models trained with three other seeds were so for nearly all of these sentences. The choice among labels shows none of this, it names one of the two as always. **Constraining guarantees the form of an answer; whether the question made sense, it cannot tell.** Keep the sum of the probabilities beside it: a low one is a warning, a high one proves nothing.
 #
 # ### Is it better than counting words?
 #
@@ -433,9 +433,9 @@ show(
 print({form: [round(value, 2) for value in pair] for form, pair in shares.items()})
 
 # %% [markdown]
-# The bag is far below its ceiling, and one row says why. "Not at all dull" is judged worse than by a coin: a linear classifier *adds up* what the words say, so "not" can make every review a little better or worse, but it cannot turn "dull" around. (The ceiling is for any rule that sees only which words there are. One that knew pairs, such as "not" together with "dull", would come closer to it.) In "contrast", "corrected" and "others" no bag can do better than a coin. The transformer sees the order. What it has learnt least well is negation, and then "corrected". (How well differs from run to run: four seeds, the one above among them, came to 77% to 93% in all. Every one of them beats the bag, three of the four beat its ceiling.)
+# The bag is far below its ceiling, and one row says why. "Not at all dull" is judged worse than by a coin: a linear classifier *adds up* what the words say, so "not" can make every review a little better or worse, but it cannot turn "dull" around. (The ceiling is for any rule that sees only which words there are. One that knew pairs, such as "not" together with "dull", would come closer to it.) In "contrast", "corrected" and "others" no bag can do better than a coin. The transformer sees the order. What it has learnt least well is negation. (How well differs from run to run: four seeds came to 77% to 94% in all. Every one of them beats the bag, three of the four beat its ceiling.)
 #
-# For the *kind* of review, on the other hand, one word is enough: each review names its subject, and there are eight of these. The 100% in the table above says nothing about a model, since a list of eight words would get it too. Compare first.
+# For the *kind* of review, on the other hand, one word is enough: each review names its subject, and there are eight of these. The score near 100% in the table above says nothing about a model, since a list of eight words would get it too. Compare first.
 #
 # ## Training reads the truth, writing reads itself
 #
@@ -523,7 +523,7 @@ for shift, (name, (_, _, color)) in enumerate(LINES.items()):
     axis.text(8.3, height, text, color="#666666" if shift == 0 else color, va="center", fontsize=9)
 if guess is not None:
     axis.axhline(guess, color=COLORS["guess"])
-    axis.text(1, guess, "your guess", color=COLORS["guess"], va="bottom", fontsize=9)
+    axis.text(12.1, guess, "your guess", color=COLORS["guess"], ha="right", va="bottom", fontsize=9)
 axis.set(xlabel="tokens behind the first mistake", ylabel="share that is right", ylim=(0, 1.08), xlim=(0.7, 12.2))
 axis.set_xticks(range(1, 9))
 axis.set_title("Behind a mistake nearly all is wrong, or is it?")
@@ -543,7 +543,7 @@ print(
 assert forced_share > free_share + 0.2 and free[same].float().mean() > free_share + 0.2
 
 # %% [markdown]
-# The first comparison is dramatic: behind a mistake, most is wrong. The third line takes the greater part of it back. In the answers that have as many tokens as they should, most of what follows is right, and some tokens on there is no difference left to see. (These sentences are a choice: a model that has lost its place seldom ends on time. The next cell counts all of them.) What looked like confusion is mostly this: one token too few, and everything behind it stands one place further left and counts as wrong. **We measured places, not answers.** So let us count by *edits*: how many tokens have to be put in, taken out or replaced to make the right answer.
+# The first comparison is dramatic: behind a mistake, most is wrong. The third line takes the greater part of it back. In the answers that have as many tokens as they should, most of what follows is right, and some tokens on there is no difference left to see. (These sentences are a choice: a model that has lost its place seldom ends on time. The next cell counts all of them.) What looked like confusion is mostly this: a token too few or too many, and everything behind it stands elsewhere and counts as wrong. **We measured places, not answers.** So let us count by *edits*: how many tokens have to be put in, taken out or replaced to make the right answer.
 
 
 # %%
@@ -720,7 +720,7 @@ print(
 )
 
 # %% [markdown]
-# (`paired_bootstrap` from lesson 10 draws test sentences again and again, with repetition, and looks how much the difference changes.) Where the model is sure, beams find what greedy finds, or nearly. Where it is not, the second beam helps a little here, and six more hardly add to it. (In half-trained models from three other seeds eight beams gained 3.0, 1.0 and -0.2: look at the interval.) What no beam can do is find what the model does not believe in.
+# (`paired_bootstrap` from lesson 10 draws test sentences again and again, with repetition, and looks how much the difference changes.) Where the model is sure, beams find what greedy finds, or nearly. Where it is not, more beams help a little here, and the first of them most. (In half-trained models from three other seeds eight beams gained 3.0, 1.0 and -0.2: look at the interval.) What no beam can do is find what the model does not believe in.
 #
 # In large translation systems something odd was found: beyond some width answers get *worse*, because the most probable text of all is often far too short, or empty (the "beam search curse"; Koehn and Knowles 2017, section 3.6; Stahlberg and Byrne 2019). **In our language it does not show.** A sentence here has one right translation and a definite end, so a model that knows the language at all puts little probability on stopping early. Where the answer is more open, expect it.
 #
@@ -737,7 +737,7 @@ for penalty in (0.0, 1.0, 4.0):
 assert lengths[0.0] <= lengths[1.0] < lengths[4.0]
 
 # %% [markdown]
-# Which value is best has to be found on held-out text, for each model anew.
+# Here the lengths change by a few percent at most. Which value is best has to be found on held-out text, for each model anew.
 #
 # ## What it looks at while it translates
 #
@@ -881,7 +881,7 @@ for name, found in summaries.items():
 assert rouge["lead-1"] < rouge["always the same"] < rouge["the opposite"] < rouge["trained"]
 
 # %% [markdown]
-# Here lead-1 is easy to beat: our summaries use words that the reviews do not ("good" for "superb"). The other two rows are worse news. A sentence that says nothing about the text gets half of the points, and **the summary that says the opposite of the truth gets two thirds**. Two of three words are right; it is the third that matters, and ROUGE does not know which one that is. For texts that are compressed and not rewritten it is more useful; for the truth of a summary it never is. Where the truth can be checked, check it.
+# Here lead-1 is easy to beat: our summaries use words that the reviews do not ("good" for "superb"). The other two rows are worse news. A sentence that says nothing about the text gets half of the points, and **the summary that says the opposite of the truth gets two thirds**. Two of three words are right; the one that is wrong is the one that matters, and ROUGE does not know which one that is. For texts that are compressed and not rewritten it is more useful; for the truth of a summary it never is. Where the truth can be checked, check it.
 #
 # ## A prefix it has never seen
 #
@@ -913,7 +913,7 @@ for prefix in STRANGE:
     print(f"{prefix!r:32} -> {answers[0]:30.30} {', '.join(f'{n} {kind}' for kind, n in counts)}")
 
 # %% [markdown]
-# It never says that it does not know the task. It has four kinds of answers, and nearly every input gets one of them (a few get a mixture, half Tolk and half a label), chosen by whatever known words the prefix shares with those of the training. A new spelling ("summarise") is a new word, in letters. Our model has learnt four words of command, not to follow instructions. Models that do are trained on very many tasks in very many phrasings, and then a new phrasing is near an old one: lesson 16.
+# It never says that it does not know the task. It has four kinds of answers, and nearly every input gets one of them (a few get a scrap or a mixture: an ending, half Tolk and half a summary), chosen by whatever known words the prefix shares with those of the training. A new spelling ("summarise") is a new word, in letters. Our model has learnt four words of command, not to follow instructions. Models that do are trained on very many tasks in very many phrasings, and then a new phrasing is near an old one: lesson 16.
 #
 # The same holds for the *content*. Tolk has a word for "movie" and none for "meal":
 

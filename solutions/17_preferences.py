@@ -80,7 +80,7 @@ x = torch.linspace(0, 3, 50)
 fig, axis = figure(height=3.0)
 axis.plot(x, win_probability(x, torch.zeros(50)), color=COLORS["truth"])
 axis.plot(gaps, counted, "o", color=COLORS["model"])
-axis.text(1.25, 0.86, "Bradley and Terry", ha="right")
+axis.text(1.32, 0.80, "Bradley and Terry", ha="right")
 axis.text(gaps[2] + 0.1, counted[2] - 0.03, "counted in 20,000 pairs", color=COLORS["model"])
 axis.set(xlabel="lead of the better answer (points)", ylabel="share in which it wins", ylim=(0.5, 1))
 axis.set_title("The better answer wins more often, not always")
@@ -129,7 +129,7 @@ print(f"loss {plain:.6f}, with 100, -30 and 7 points added to the prompts' answe
 assert abs(plain - moved) < 1e-9
 
 # %% [markdown]
-# A pair never compares answers to different prompts. So a reward model is known only up to a number for each prompt: **never compare its scores across prompts.**
+# (It is a little below the least loss printed above by the luck of 20,000 drawn labels: that is what one expects, not what every draw gives.) A pair never compares answers to different prompts. So a reward model is known only up to a number for each prompt: **never compare its scores across prompts.**
 #
 # ### From a decoder to a score
 #
@@ -217,7 +217,7 @@ assert min(trained[200, s][1] for s in SEEDS) > 0.8 > max(trained[20_000, s][1] 
 #
 # From 200 pairs the model gets about nine in ten of its own pairs right, where the truth itself would get about 63%: it has learnt them by heart, noise and all. On new pairs its accuracy is little more than a coin's, and its loss is far above the coin's, ln 2 = 0.693: it is sure, and wrong. From 20,000 pairs, each seen about once, there was nothing to learn by heart, and the loss on new pairs is below the coin's.
 #
-# How sure is it, and how often right? Put together the pairs in which the model is about as sure, by $\sigma$ of the difference of its scores, and count in how many it names the chosen one. An honest model lies on the diagonal:
+# How sure is it, and how often right? Put together the pairs in which the model is about as sure, by $\sigma$ of the difference of its scores, and count in how many it names the chosen one. An honest model lies on the diagonal (a dot for every group of more than 100 pairs):
 
 # %%
 fig, axes = figure(2, height=3.1, sharey=True)
@@ -242,7 +242,7 @@ assert shown[200][0] - shown[200][1] > 0.25 > shown[20_000][0] - shown[20_000][1
 #
 # ## Best of n
 #
-# The plainest use of a score: draw $n$ answers, keep the one that scores most. No training. How far does that take us from the reference? For many answers and no ties the divergence is known (Stiennon et al. 2020), and it is never more (Beirami et al. 2024):
+# The plainest use of a score: draw $n$ answers, keep the one that scores most. No training. How far does that take us from the reference? For many answers and no ties the KL (the divergence of lesson 01) is known (Stiennon et al. 2020), and it is never more (Beirami et al. 2024):
 #
 # $$\text{KL}(\text{best of } n \,\|\, \text{reference}) \le \ln n - \frac{n-1}{n}$$
 
@@ -313,7 +313,7 @@ draw_overoptimisation(axes[1], lines)
 axes[1].set(title="… the truth turns over", ylim=(1.2, 3.9), xlim=(0, 3.1))
 axes[1].text(0.05, 0.75, "dots: the tops", transform=axes[1].transAxes, fontsize=9)
 for i, n in enumerate(SIZES):
-    axes[0].text(0.98, 0.24 - 0.1 * i, f"{n:,} pairs", color=SHADES[n], fontsize=9, ha="right", transform=axes[0].transAxes)  # fmt: skip
+    axes[0].text(0.98, 0.24 - 0.1 * i, f"{n:,} pairs, two seeds", color=SHADES[n], fontsize=9, ha="right", transform=axes[0].transAxes)  # fmt: skip
 if guess is not None:
     at = curves[20_000, 0][0][min(range(len(NS)), key=lambda i: abs(NS[i] - guess))] ** 0.5
     axes[1].axvline(at, ymax=0.7, color=COLORS["guess"])
@@ -345,7 +345,7 @@ assert sum(curve[1][-1] < max(curve[1]) for curve in curves.values()) >= 4
 #
 # ## The best policy there is
 #
-# A policy $\pi$ that only maximises a proxy ends where the proxy is most wrong. So one pays for distance. With a price $\beta$ for each nat (0.5 points in our world):
+# A policy $\pi$ that only maximises a proxy ends where the proxy is most wrong. So one pays for distance. With a price $\beta$ for each nat (0.5 points in our world), with $y$ for an answer to one prompt and $\mathbb{E}$ for the mean over the answers of $\pi$:
 #
 # $$J(\pi) = \mathbb{E}_{y \sim \pi}[r(y)] - \beta\, \text{KL}(\pi \,\|\, \pi_\text{ref})$$
 #
@@ -353,7 +353,7 @@ assert sum(curve[1][-1] < max(curve[1]) for curve in curves.values()) >= 4
 #
 # $$J(\pi) = -\beta \sum_y \pi(y) \ln \frac{\pi(y)}{\pi_\text{ref}(y)\, e^{r(y)/\beta}}$$
 #
-# This would be a KL if the denominators summed to 1. They sum to some $Z$. So divide them by $Z$: that gives a distribution $\pi^*$, and $\beta \ln Z$ stands beside a KL from it. A KL is never below 0, and it is 0 where both are equal:
+# This would be a KL if the denominators summed to 1. They sum to some $Z$, another one for each prompt. Divided by $Z$ they are a distribution, $\pi^*$, and $J(\pi) = \beta \ln Z - \beta\, \text{KL}(\pi \,\|\, \pi^*)$. A KL is never below 0, and it is 0 where both are equal:
 #
 # $$\pi^*(y) = \frac{\pi_\text{ref}(y)\, e^{r(y)/\beta}}{Z}, \qquad J^* = \beta \ln Z, \qquad J^* - J(\pi) = \beta\, \text{KL}(\pi \,\|\, \pi^*)$$
 #
@@ -392,7 +392,9 @@ fig, axis = figure(height=3.3)
 draw_frontier(axis, line.kl, line.reward)
 axis.plot(*zip(*points.values(), strict=True), "o", color=COLORS["good"])
 axis.plot(*zip(*proxied, strict=True), "o-", color=COLORS["key"], linewidth=1, markersize=4)
-axis.text(2.75, 3.2, "best of n by the truth", color=COLORS["good"], ha="left", va="top")
+for n, (x, y) in points.items():
+    axis.text(x + 0.05, y - 0.03, n, color=COLORS["good"], fontsize=9, va="top")
+axis.text(3.1, 3.12, "best of n by the truth", color=COLORS["good"], ha="left", va="top")
 axis.text(1.5, 2.28, "best of n by a reward model from 2,000 pairs", color=COLORS["key"], fontsize=9)
 axis.text(1.0, 3.27, "frontier", ha="right")
 axis.set(xlim=(0, 4.2), ylim=(2.0, 3.6), title="Nothing crosses the frontier; best of n by the truth comes near")
@@ -413,7 +415,7 @@ print("below the frontier:", ", ".join(f"best of {n} {gap:.3f}" for n, gap in ro
 #
 # ### Exercise 17.5 · sequence_log_probs · ●●○ · 12 min
 #
-# Write `sequence_log_probs(logits, ids, completion_mask)`: $(B, T, V)$, $(B, T)$, $(B, T)$ to $(B,)$ in float32. Refuse, with a `ValueError`, an answer without tokens, one that has the very first token (nothing predicts it), and shapes that do not fit. What padding says may be impossible ($-\infty$) and must not matter. In llmkit there is `token_log_probs(logits, ids)`, $(B, T-1)$, in float32: log P of each token but the first, the shift already done.
+# Write `sequence_log_probs(logits, ids, completion_mask)`: $(B, T, V)$, $(B, T)$, $(B, T)$ to $(B,)$ in float32. Refuse, with a `ValueError`, an answer without tokens, one that has the very first token (nothing predicts it), and shapes that do not fit. At padding the log-probability may be $-\infty$, which must not matter. In the answer it does matter: then the sum is $-\infty$. In llmkit there is `token_log_probs(logits, ids)`, $(B, T-1)$, in float32: log P of each token but the first, the shift already done.
 
 # %%
 from llmkit.training.losses import token_log_probs
@@ -454,7 +456,7 @@ assert torch.allclose(chosen.grad, -beta * torch.sigmoid(-beta * (chosen - ref_c
 # %% [markdown]
 # ### The experiment: few pairs and many
 #
-# We train the same policy by DPO on 500 pairs and on 128,000, always on all of them at once, and watch the *true* objective J, which real training never sees. As a control, 500 other pairs, and the first 500 with another loss: **IPO** (Azar et al. 2023), $(h - \frac{1}{2\beta})^2$, asks for a margin of $\frac{1}{2\beta}$, here 1 nat, and no more.
+# We train the same policy by DPO on 500 pairs and on 128,000, always on all of them at once, and watch the *true* objective J, which real training never sees. As a control, 500 other pairs, and the first 500 with another loss: **IPO** (Azar et al. 2023), $(h - \frac{1}{2\beta})^2$, asks for $h = \frac{1}{2\beta}$, here 1 nat, and no more.
 #
 # **Guess**: 60 steps on 500 pairs. Where does J end? The reference has 2.19, the optimum 2.46. Write a number.
 
@@ -521,12 +523,13 @@ axes[0].set(
     ylim=(-0.8, 2.9),
     title="Few pairs: worse than nothing",
 )
+SIDES = {"chosen": COLORS["truth"], "rejected": COLORS["key"]}
 for name, style in (("500 pairs", "-"), ("128,000 pairs", "--")):
     for side in ("chosen", "rejected"):
         values = [getattr(step, side).item() for step, _ in runs[name][0]]
-        axes[1].plot(values, style, color=COLORS["good"] if side == "chosen" else COLORS["bad"], linewidth=1.5)
+        axes[1].plot(values, style, color=SIDES[side], linewidth=1.5)
         if name == "500 pairs":
-            axes[1].text(62, values[-1], side, color=COLORS["good"] if side == "chosen" else COLORS["bad"], va="center", fontsize=9)  # fmt: skip
+            axes[1].text(62, values[-1], side, color=SIDES[side], va="center", fontsize=9)
 axes[1].text(62, -7.6, "128,000 pairs", fontsize=9, va="center")
 axes[1].text(8, -16.5, "500 pairs", fontsize=9)
 axes[1].set(xlabel="step", ylabel="mean log P (nats)", xlim=(0, 96), xticks=[0, 20, 40, 60], title="Both answers fall")
@@ -552,14 +555,14 @@ assert max(J for _, J in runs["500 pairs"][0]) < J_ref + 0.1
 # %% [markdown]
 # (Chosen and rejected: mean log P of the answers, in nats.) With 128,000 pairs DPO comes within a few hundredths of $J^*$, a policy that it has never been shown. With 500 it does worse than nothing at all, for both draws of pairs, and nearly from the first steps on: stopping at the best moment (a moment that nobody can see) would have gained next to nothing. Yet everything that is usually watched looks splendid: a loss far below the 0.64 that is the least anybody can have on *new* pairs, an accuracy near 100% where 63% is the most. Why? Nearly all answers occur in one pair only, or two. The loss of a pair that was seen once, and always won, falls for ever as the margin grows. Bradley and Terry's noise has become certainty, and the implicit reward runs away.
 #
-# IPO stops at its margin. It ends far better than DPO from the same pairs, and still a little below the reference: not running away is not yet learning. From so few pairs with so much noise there was not much to learn.
+# IPO stops at its $h$. It ends far better than DPO from the same pairs, and still a little below the reference: not running away is not yet learning. From so few pairs with so much noise there was not much to learn.
 #
 # And look at the right panel. The *chosen* answers have become less probable too, with few pairs by many nats. DPO asks for a difference, and a difference can grow while both fall: this is called **likelihood displacement**. The probability that both have lost went to answers that nobody has judged: see the last line printed.
 
 # %% [markdown]
 # ## The same on text
 #
-# Tables prove things, but nobody's answers can be counted. So once more with texts, in toyland (lesson 01), where the truth is still known. The prompt is an **opening** with two people, a thing and an animal. In the answer three things happen, each told in one sentence or two, and what it is worth is read from it by the very source that writes such stories: a story that toyland can write gets 1 point, and up to one more or one less for its mood (+1/3 for each time that somebody is happy, proud or curious, −1/3 for sad, angry or bored). A text that toyland cannot write gets 0, and it is strict: the wrong pronoun, a fourth event, or the wrong one of the two saying where to go is enough ("I want to see …" is said by the one who was named second; the last two lines printed show it). A small decoder has been through lesson 16 already: the **SFT model**, our reference here.
+# In so small a world everything can be proved, but no real model's answers can all be listed. So once more with texts, in toyland (lesson 01), where the truth is still known. The prompt is an **opening** with two people, a thing and an animal. In the answer three things happen, each told in one sentence or two, and what it is worth is read from it by the very source that writes such stories: a story that toyland can write gets 1 point, and up to one more or one less for its mood (+1/3 for each time that somebody is happy, proud or curious, −1/3 for sad, angry or bored). A text that toyland cannot write gets 0, and it is strict: the wrong pronoun, a fourth event, or the wrong one of the two saying where to go is enough ("I want to see …" is said by the one who was named second; the last two lines printed show it). A small decoder has been through lesson 16 already: the **SFT model**, our reference here.
 
 # %%
 from llmkit.alignment import toyland
@@ -636,7 +639,7 @@ assert mean_of[some_pairs, "new"] < mean_of[few_pairs, "new"] < mean_of[many_pai
 # %% [markdown]
 # 256 pairs bought nothing: they are learnt by heart like the 64, and new pairs are judged no better. Only 1,280, each seen about three times, are too many to be learnt by heart, and they teach the model clearly more. (Dashes: the most that the blue line can reach. The green one leaves the noise out; its ceiling is 1.)
 #
-# Then the SFT model was changed by what we know so far, from the 1,280 pairs of each seed: **best of 16** by the reward model; **rejection-sampling SFT**, where the best of 8 answers to each of 384 openings become examples for some more SFT; and **DPO** (β = 0.1, where the small world had 0.5; learning rate 0.001; 100 steps of 32 pairs). All answer the same 200 openings. `SFT again` is the SFT model once more, with other random numbers: the control, which shows what chance alone does to each column.
+# Then we put to use what we know so far, with the 1,280 pairs of each seed: **best of 16** by the reward model; **rejection-sampling SFT**, where the best of 8 answers to each of 384 openings become examples for some more SFT; and **DPO** (β = 0.1, where the small world had 0.5; learning rate 0.001; 100 steps of 32 pairs). All answer the same 200 openings. `SFT again` is the SFT model once more, with other random numbers: the control, which shows what chance alone does to each column.
 #
 # | column | what it is |
 # |---|---|
@@ -663,8 +666,12 @@ mood = {name: sum(run["methods"][name]["sentiment"] for run in three) / len(thre
 print("\nmood (true - gramm.):", ", ".join(f"{name} {value:+.2f}" for name, value in mood.items()))
 source = stored["source"]
 print(f"200 stories of the true source itself: true {source['score']:.2f}, so mood {source['score'] - 1:+.2f}; {source['nats_per_word']:.2f} nats a word")  # fmt: skip
-wins = [run["methods"]["DPO"]["win_rate"] for run in three]
-print("DPO wins, seed by seed:", ", ".join(f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, low, high in wins))
+for name in ("DPO", "SFT again"):
+    wins = [run["methods"][name]["win_rate"] for run in three]
+    print(
+        f"{name:9} wins, seed by seed:", ", ".join(f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, low, high in wins)
+    )
+assert min(high for _, _, high in wins) < 0.5
 print("your guess:", guess)
 for run in three:
     of = {name: run["methods"][name] for name in LEARNT}
@@ -692,17 +699,17 @@ show(fig, alt="Mean true score against mean proxy, a dot for each seed. Means: "
     for name in LEARNT))  # fmt: skip
 
 # %% [markdown]
-# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and about as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time, but loses some stories of toyland: `gramm.` 0.79 where SFT has 0.83, and 0.77 in two of the seeds. Hold every cleverer method against these two.
+# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and about as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time, and may lose a few stories of toyland: `gramm.` 0.79 where SFT has 0.83, though in one seed there is hardly a difference. Hold every cleverer method against these two.
 #
 # DPO moved much farther (its KL is above rejection SFT's, and above all that best of 16's can be) and gained less in truth. Its stories are gladder, but far fewer of them are toyland's: mood and `gramm.` went opposite ways. The proxy alone did not say so. On average it gives DPO 0.89 and rejection SFT 0.86; the truth gives them 0.90 and 1.04. The grey lines join the two, seed by seed: the truth puts DPO lower in all three, one of the reward models puts it higher. The loss asks for a difference between two whole stories; nothing in it says that what both have in common, being stories of toyland, should stay.
 #
-# The source itself has not 1 but 0.93: all its stories are toyland's, and these 200 happen to be a little gloomy. So more than that means gladder than the source, not better at toyland.
+# The source itself has not 1 but 0.93: all its stories are toyland's, and these 200 happen to be a little gloomy. So a score above 0.93 means gladder than the source, not better at toyland.
 #
-# One seed's win rate from 200 openings is good to about 6 points either way, and DPO's interval reaches 0.50, a coin's share, in one seed. Small differences say nothing here. And DPO was run with one β, one rate and one number of steps; we did not look for the best.
+# One seed's win rate from 200 openings is good to about 6 points either way, and DPO's interval reaches 0.50, a coin's share, in one seed. Nor is that all: in one seed the interval of the control, the SFT model against itself, *leaves out* the coin. Small differences say nothing here. And DPO was run with one β, one rate and one number of steps; we did not look for the best.
 #
 # ### What becomes of the pairs' own answers?
 #
-# A training log cannot tell: each of its steps is another mini-batch, so other pairs. We measure fixed ones: 40 steps of DPO from the 64 pairs above (β = 0.1), looked at on all 64, and, as the control, on the 80 that it never sees. The margin is $\beta h$, 0 at the start; all columns are means.
+# A training log cannot tell: each of its steps is another mini-batch, so other pairs. We measure fixed ones: 40 steps of DPO from the 64 pairs above (β = 0.1), looked at on all 64, and, as the control, on the 80 that it never sees. The column `margin` is $\beta h$, 0 at the start; `above 0` is the share of pairs in which it is, the other columns are means.
 
 # %%
 looks = {"its own 64": toyland.dpo_measure(sft, own), "80 others": toyland.dpo_measure(sft, fresh)}
@@ -795,7 +802,7 @@ def gap_by_pairs(device, sizes, seeds, n_steps):
 # | An accuracy of 62% is called poor | without the ceiling nobody knows; here it would be nearly perfect |
 # | Scores of answers to different prompts are compared | a ranking of prompts, not of answers |
 # | Log-probabilities averaged over tokens where the loss wants sums | trains, with an unwritten preference about length |
-# | The reference in training mode, or updated with the policy | loss stays at ln 2, or margins jump with dropout |
+# | The reference updated with the policy, or in training mode | loss stays at ln 2, or margins jump with dropout |
 # | Only margin and accuracy are logged | chosen answers become less and less probable, unseen |
 # | More steps of optimisation because the proxy still rises | the truth has turned over long ago |
 #

@@ -5,7 +5,7 @@
 #
 # **Before** you start: lessons 05 (training), 07 (generation) and the first half of 17 (what a reward is, log-probabilities of answers); for the part on text all of 17. From torch you need `cumsum`, `clamp`, `masked_fill`.
 #
-# **Time** about 85 minutes: five exercises, 8 more for an optional sixth. All cells together run for about a minute.
+# **Time** about 85 minutes: five exercises; 8 more for 18.5, which is optional. All cells together run for about a minute.
 
 # %% tags=["setup"]
 import copy
@@ -25,7 +25,7 @@ torch.set_num_threads(1)  # models as small as these gain nothing from a second 
 # %% [markdown]
 # ## A model that could do better
 #
-# Here is a world of eight tokens, 0 … 7. A small transformer has been trained on walks in it, so it knows what a usual text looks like. It gets a prompt of two tokens and writes four more. And there is a **reward** for each answer: 0.5 for each of its three steps from one token to the next that does not fall, and 0.5 for each different token that is not in the prompt. So after [0, 1] the answer [0, 6, 7, 6] gets 2: two steps (0 to 6, 6 to 7) and two new tokens (6 and 7). Three prompts, five answers to each, drawn from the model:
+# Here is a world of eight tokens, 0 … 7. A small transformer has been trained on random walks over these tokens, so it knows what a usual text looks like. It gets a prompt of two tokens and writes four more. And there is a **reward** for each answer: 0.5 for each of its three steps from one token to the next that does not fall, and 0.5 for each different token that is not in the prompt. So after [0, 1] the answer [0, 6, 7, 6] gets 2: two steps (0 to 6, 6 to 7) and two new tokens (6 and 7). Three prompts, five answers to each, drawn from the model:
 
 # %%
 from llmkit.alignment import exact
@@ -53,9 +53,9 @@ print(f"\n\nmean reward of this model {mean_reward:.2f}, most that an answer can
 assert 1.5 < mean_reward < 3
 
 # %% [markdown]
-# No one has written down the right answers; there is only a number for each answer that is tried. And the number hangs on discrete choices, so there is nothing to differentiate: the reward does not flow back through "I drew a 3". How does a model learn from that? And how far should it go? A policy that writes one single perfect answer forever has the most reward, and has forgotten how to write.
+# No one has written down the right answers; there is only a number for each answer that is tried. And the number depends on discrete choices, so there is nothing to differentiate: the reward does not flow back through "I drew a 3". How does a model learn from that? And how far should it go? A policy that writes one single perfect answer forever has the most reward, and has forgotten how to write.
 #
-# In this lesson the model is called the **policy** $\pi$, and a frozen copy from before training is the **reference** $\pi_\text{ref}$. What is made large is
+# In this lesson the model is called the **policy** $\pi$, and a frozen copy from before training is the **reference** $\pi_\text{ref}$. What we maximise is
 #
 # $$J(\pi) = \mathbb E_{y \sim \pi}[r(y)] - \beta\, \mathrm{KL}(\pi \,\|\, \pi_\text{ref})$$
 #
@@ -113,7 +113,7 @@ assert abs(J_star - start_of["J"] - beta * start_of["KL to best"]) < 1e-9
 #
 # $$\nabla\, \mathbb E[r] = \mathbb E_{y \sim \pi}\big[r(y)\, \nabla \log \pi(y)\big]$$
 #
-# This is the **policy gradient** (REINFORCE, Williams 1992): make an answer more likely, in proportion to its reward. Only $\log \pi$ is differentiated, the reward never. One may subtract any number from $r$ that does not hang on $y$, a **baseline**: the mean stays, because $\mathbb E[\nabla \log \pi] = 0$. What remains is the **advantage** $A$: better or worse than expected.
+# This is the **policy gradient** (REINFORCE, Williams 1992): make an answer more likely, in proportion to its reward. Only $\log \pi$ is differentiated, the reward never. One may subtract any number from $r$ that does not depend on $y$, a **baseline**: the mean stays, because $\mathbb E[\nabla \log \pi] = 0$. What remains is the **advantage** $A$: better or worse than expected.
 #
 # Does it hold, and what does a baseline buy? We know the exact gradient here.
 
@@ -149,7 +149,7 @@ assert all(error[size, "mean reward"] < 0.5 * error[size, "none"] for size in (1
 #
 # ## Rollouts
 #
-# A batch of drawn answers is a **rollout**. Real answers end with an end-of-text token (EOS), each at its own place, and a batch is a rectangle; what stands after the end is filling. A mask says which tokens count.
+# A batch of drawn answers is a **rollout**. Real answers end with an end-of-text token (EOS), each at its own place, and a batch is a rectangle; what stands after the end is filling (*padding*). A mask says which tokens count.
 #
 # ### Exercise 18.2 · completion_mask · ●○○ · 6 min · find the bug
 #
@@ -162,7 +162,7 @@ from llmkit.alignment.rollout import completion_mask
 completion_mask = check(completion_mask)
 
 # %% [markdown]
-# `sample_rollout` draws the answers with the KV cache of lesson 07, then runs the whole batch through policy and reference *once more* to get the log-probability of each drawn token under both. But the update will compute its probabilities in just this way, and rounding differs between the two.
+# `sample_rollout` draws the answers with the KV cache of lesson 07, then runs the whole batch through policy and reference *once more* to get the log-probability of each drawn token under both. Why again? The update will compute its probabilities in this way, and drawing with the cache rounds differently.
 #
 # ## How far has it gone? Three estimates of KL
 #
@@ -182,7 +182,7 @@ from llmkit.alignment.advantages import kl_estimate
 kl_estimate = check(kl_estimate)
 
 # %% [markdown]
-# Their *values* and their *gradients* are two matters. Take one place in a text with eight tokens, so that every mean is a sum of eight terms:
+# Their *values* and their *gradients* are two matters. Take one place in a text where eight tokens are possible, so that every mean is a sum of eight terms:
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -230,7 +230,7 @@ for at in ("eos", "eos+1"):
     )
 
 # %% [markdown]
-# Where does the score go? You would say: to the last token, EOS. TRL's PPO put it one place later, on the first filling after it, where there is one. Then the score reaches the EOS token only through the value of the state after it. Two programs that both "do PPO" differ here; llmkit has a switch.
+# Where does the score go? You would say: to the last token, EOS. TRL's PPO put it one place later, on the first filling after it, where there is one. Then EOS is not paid itself: by the recursion below a share $\lambda$ of the score comes back to it, and the rest only through the value of the state after it, which therefore has to count as a state (llmkit's `value_mask`). Two programs that both "do PPO" differ here; llmkit has a switch.
 #
 # ## Advantages
 #
@@ -238,7 +238,7 @@ for at in ("eos", "eos+1"):
 #
 # $$\delta_t = r_t + \gamma V_{t+1} - V_t \qquad\qquad A_t = \delta_t + \gamma\lambda\, A_{t+1}$$
 #
-# $\delta_t$: what token $t$ brought, plus what is expected after it, less what was expected before. The sum carries later surprises back. $\gamma$ is 1 for texts, as a rule. $\lambda$ between 0 and 1 says how much to trust the values: 0 looks one step ahead and believes $V$; 1 waits for what really came, which is right on average and noisy. This is GAE, generalised advantage estimation (Schulman et al. 2016).
+# $\delta_t$: what token $t$ brought, plus what is expected after it, less what was expected before. The sum carries later surprises back. $\gamma$, the *discount*, would make later rewards count less; for texts it is 1, as a rule. $\lambda$ between 0 and 1 says how much to trust the values: 0 looks one step ahead and believes $V$; 1 waits for what really came, which is right on average and noisy. This is GAE, generalised advantage estimation (Schulman et al. 2016).
 #
 # ### Exercise 18.4 · gae · ●●● · 20 min
 #
@@ -292,7 +292,7 @@ for axis, A, title in zip(
     axis.axvspan(0.8, 1.2, color=COLORS["masked"], alpha=0.5, linewidth=0)
     axis.set(xlabel="ratio new / old", title=title)
 axes[0].set_ylabel("loss of the token")
-axes[0].text(0.42, -1.65, "grey: without clip", fontsize=9, color="#666666")
+axes[0].text(0.42, -1.65, "thin: without clip; band: 0.8 to 1.2", fontsize=9, color="#666666")
 show(
     fig,
     alt="Loss against ratio. For an advantage of 1 the loss falls to -1.2 at ratio 1.2 and is flat after it; for an advantage of -1 it is flat at 0.8 below ratio 0.8 and rises after it.",
@@ -351,7 +351,7 @@ for temperature in (1.0, 0.7):
     assert (abs(stats.first_ratio - 1) < 1e-4 and stats.first_clip_fraction == 0) == (temperature == 1.0)
 
 # %% [markdown]
-# The first line shows the **invariants**: in the first minibatch nothing has moved yet, so the ratio is 1, nothing is clipped, and the distance between new and old policy is 0. In the second line the answers were drawn at temperature 1 and the update computes its probabilities at 0.7. No error is raised; learning goes on, from wrong ratios. Look at these three numbers first whenever PPO misbehaves. The last minibatch says nothing of the kind: the policy has moved by then, and the right line is clipped *more*. Dropout left on, or a padding that moves the positions, would show here too (llmkit raises an error for dropout).
+# The first line shows the **invariants**: in the first minibatch nothing has moved yet, so the ratio is 1, nothing is clipped, and the distance between new and old policy is 0. In the second line the answers were drawn at temperature 1 and the update computes its probabilities at 0.7. No error is raised; learning goes on, from wrong ratios. Look at these three numbers first whenever PPO misbehaves. The last minibatch says nothing of the kind: the policy has moved by then, and the first line, the correct one, is clipped *more*. Dropout left on, or a padding that moves the positions, would show here too (llmkit raises an error for dropout).
 #
 # ## The experiment: with and without the KL
 #
@@ -442,7 +442,7 @@ for b, name, color, spot in ((beta, "PPO", COLORS["model"], (24, -6)), (0.0, "PP
 fig, axis = figure(height=3.8)
 draw_plane(axis, line_kl, line_reward, paths)
 there = judge(best.log_probs)
-axis.plot(there["KL"], there["reward"], "*", color="black", markersize=12)
+axis.plot(there["KL"], there["reward"], "*", color="black", markersize=12, zorder=1.5)
 axis.annotate("best for β = 0.5", (there["KL"], there["reward"]), (0.05, 3.15), fontsize=9,
               arrowprops={"arrowstyle": "-", "color": "black", "linewidth": 0.8})  # fmt: skip
 axis.set(xlim=(-0.1, 7), title="Nothing crosses the line of the best policies")
@@ -482,7 +482,7 @@ assert all(0.97 < J / J_star < 1 for J in white)
 # %% [markdown]
 # ## On text: what is paid for, and what is true
 #
-# So far the reward was the truth. In practice it is a model of somebody's taste, trained on pairs (lesson 17), and PPO pays for whatever that model likes. In toyland we can watch both: the **proxy**, what the reward model says, and the true score of a story, which the source itself reads from it: 1 point if toyland can write the story at all, and up to one more or one less for its mood; 0 if it cannot. The policy starts from lesson 17's SFT model. The reward model has seen 1,280 noisy pairs, and its scores have mean 0 and spread 1 over the SFT model's answers. In these units a nat now costs $\beta = 0.1$ (it was 0.5 up to here). The whole run is stored; here are its first five rollouts and four updates, live, beside what was stored:
+# So far the reward was the truth. In practice it is a model of somebody's taste, trained on pairs (lesson 17), and PPO pays for whatever that model likes. In toyland we can watch both: the **proxy**, what the reward model says, and the true score of a story, which the source itself reads from it: 1 point if toyland can write the story at all, and up to one more or one less for its mood; 0 if it cannot. The policy starts from lesson 17's SFT model. The reward model has seen 1,280 noisy pairs, and its scores have mean 0 and spread 1 over the SFT model's answers. In these units a nat now costs $\beta = 0.1$ (it was 0.5 up to here). The whole run is stored; here are its first and its fifth rollout, with four updates between, live, beside what was stored:
 
 # %%
 from llmkit import results
@@ -518,7 +518,7 @@ for (step, *now), (then, *kept) in zip(live, three[0]["paths"]["PPO"], strict=Fa
 assert live[1][2] > live[0][2] and abs(live[0][2] - three[0]["paths"]["PPO"][0][2]) < 0.15
 
 # %% [markdown]
-# The stored run (`make results`) made all 40 steps, for three seeds (of pairs, reward models, and policies), and with them the controls: no price for KL; no price, and a reward model of only 64 pairs; a reward of pure chance; and the truth itself (doubled) as the reward, which nobody has outside of toyland. The last two pay the price for KL. The next cell prints the command that made them. Thin lines are seeds, thick ones their mean; each point of a seed is the mean over one rollout of 64 stories, with the standard error above.
+# The stored run (`make results`) made all 40 steps, for three seeds (of pairs, reward models, and policies), and with them the controls: no price for KL; no price, and a reward model of only 64 pairs; a reward of pure chance; and the truth itself (doubled, so that its spread is about the proxy's) as the reward, which nobody has outside of toyland. The last two pay the price for KL. The next cell prints the command that made them. Thin lines are seeds, thick ones their mean; each point of a seed is the mean over one rollout of 64 stories, with the standard error above.
 #
 # **Guess** the mean true score after 40 steps without a price for KL. The SFT model has about 0.8; the most is 2.
 
@@ -591,7 +591,7 @@ assert any(run["methods"]["PPO, no KL"]["distinct_2"] < run["methods"]["PPO"]["d
 # %% [markdown]
 # Each policy without a price has found something that its reward model overrates: nearly the same sentence again and again (seeds 0 and 2, and seed 1 with 64 pairs; in seed 2 four where toyland writes three, or two run into one), or stories that break off (seed 1 with 1,280 pairs). `dist-2` needs no judge and sees the first kind: about 0.1, with a price 0.15 to 0.17. It does not see the second: there it is about as high as with a price. So watch several measures, and read the texts.
 #
-# Compare PPO with its controls in the table. Best of 16 and rejection-sampling SFT need no value model, no clip and no KL in a reward, and have a good part of the gain in truth. Best of 16 draws sixteen answers each time, the other two one. Without these controls all of the gain would look like PPO's own.
+# Compare PPO with its controls in the table. Best of 16 and rejection-sampling SFT need no value model, no clip and no KL in a reward, and have a good part of the gain in truth. Best of 16 draws sixteen answers for each one that it gives, the other two draw one. Without these controls all of the gain would look like PPO's own.
 #
 # ### How much of the proxy is true
 #
@@ -635,7 +635,7 @@ assert all(run["best_of_n"]["1280"][-1][1] > run["best_of_n"][key][-1][1] for ru
 #
 # The curves of 64 and 256 pairs rise and then fall, four of the six, two of them to below where they began: lesson 17's over-optimisation. Those of 1,280 pairs do not fall yet. (A seed's best of 64 rests on 32 stories, standard error about 0.1: one such curve proves little.)
 #
-# PPO without a price goes to more than twice the KL, and in most of the six runs the truth falls, in seeds 1 and 2 with 1,280 pairs to almost nothing. Gao's curve goes up before it comes down. Here only the way down is plain: with 1,280 pairs seed 2 never rises and seed 0 never falls far, and the tops of the runs that rise are the largest of eleven noisy points. A run paid by chance ranges over a quarter of a point too.
+# PPO without a price goes to more than twice the KL of PPO with one, and in most of the six runs the truth falls, in seeds 1 and 2 with 1,280 pairs to almost nothing. Gao's curve goes up before it comes down. Here only the way down is plain: with 1,280 pairs seed 2 never rises and seed 0 never falls far, and the tops of the runs that rise are the largest of eleven noisy points. A run paid by chance can range over a quarter of a point too.
 #
 # What to be careful with: three seeds, one SFT model, one β, one learning rate, 40 steps. That a price for KL protects the truth is plain in each seed; for the best price we did not search.
 
@@ -767,7 +767,7 @@ def kind_words(device, n_answers, n_steps, n_tokens, lr):
 # | EOS left out of the mask (or pad = EOS, masked as padding) | answers become longer and longer, and never end |
 # | Another temperature, or dropout, in the update than in the rollout | first ratio not 1, tokens clipped in the first minibatch |
 # | KL as k1 *in the loss* | no error; the policy drifts as if β were 0 |
-# | Values not cut off after the end | advantages of the last tokens hang on filling |
+# | Values not cut off after the end | advantages of the last tokens depend on filling |
 # | KL taken as a mean over tokens where a sum over the answer is meant | β is wrong by the length of the answers |
 # | Only the reward is plotted | it goes up in both runs above; plot KL, entropy, length, and read the answers |
 #
@@ -792,7 +792,7 @@ def kind_words(device, n_answers, n_steps, n_tokens, lr):
 #
 # <details><summary>Why may a baseline depend on the tokens so far, but not on the token that is being judged?</summary>
 #
-# The mean of ∇ log π over the next token is 0 given what came before, so a number that is fixed by then changes nothing on average. One that hangs on the token itself does not factor out.
+# The mean of ∇ log π over the next token is 0 given what came before, so a number that is fixed by then changes nothing on average. One that depends on the token itself does not factor out.
 # </details>
 #
 # <details><summary>Before the first update the policy equals the reference. What is the KL reward then, and what does the first gradient come from?</summary>

@@ -51,7 +51,7 @@ print(f"right where it is shown {right[worked].mean():.1%}, right where it is no
 assert 0.02 < right.mean() < 0.2 and right[worked].mean() > 4 * right[~worked].mean()
 
 # %% [markdown]
-# The ability is there, hidden in a habit: where it shows its work it is right many times as often, but it seldom does. No one will show it another solution. There is only a **verifier**, a small program that reads what was written and says 1 or 0:
+# The ability is there, hidden in a habit: where it shows its work it is right many times as often, but it seldom does. No one will show it another solution. There is only a **verifier**, a small program that reads what was written and says 1 or 0. It begins by cutting out the final answer:
 
 # %% tags=["show"]
 from llmkit.alignment.verifiers import WORK_ENDS, final_answer
@@ -131,9 +131,13 @@ show(
 )
 for p in (1 / 16, 1 / 4):
     print(f"p {p:.4f}, G 8: {1 - p**8 - (1 - p) ** 8:.0%} of the groups teach")
+one_right, half_right = (torch.tensor([1.0] * n + [0.0] * (16 - n)) for n in (1, 8))
+for std in ("sample", "none"):
+    rare, even = (group_advantages(group, 16, std).abs().sum().item() for group in (one_right, half_right))
+    print(f"std {std:6}: sizes of all advantages together, 1 right of 16: {rare:.1f}, 8 of 16: {even:.1f}, ratio {rare / even:.2f}")  # fmt: skip
 
 # %% [markdown]
-# The division by the spread makes a rare win large and a rare failure too: prompts that are very hard or very easy get more weight than the others. Dr. GRPO ("GRPO *d*one *r*ight", Liu et al. 2025) calls this a difficulty bias and leaves the division out (`std="none"`).
+# The division by the spread makes a rare win large and a rare failure too: prompts that are very hard or very easy get more weight than they would have without it. (See the last two lines: with one right answer of 16 all advantages together are about half as large as with eight; undivided they would be less than a quarter.) Dr. GRPO ("GRPO *d*one *r*ight", Liu et al. 2025) calls this a difficulty bias and leaves the division out (`std="none"`).
 #
 # ## A loss that is 0
 #
@@ -227,7 +231,7 @@ blame = [5.0, 1.0, 1.0, 1.0]  # 1/4 against 1/20; in the others every token has 
 blame = check(blame, "19.4")
 
 # %% [markdown]
-# So with the first way a wrong answer escapes part of its blame by being long. Dr. GRPO's authors see in this one cause of answers that grow longer and longer, the wrong ones above all. Keep it in mind when we look at lengths below: ours will grow, and we must ask why.
+# So with the first way, the longer a wrong answer is, the less each of its tokens is blamed. Dr. GRPO's authors see in this one cause of answers that grow longer and longer, the wrong ones above all. Keep it in mind when we look at lengths below: ours will grow, and we must ask why.
 #
 # ## The clip, with two ends
 #
@@ -305,6 +309,7 @@ axis.set(
     xlabel="steps of GRPO",
     ylabel="held-out sums right (likeliest answer)",
     xlim=(0, 51),
+    xticks=(0, 10, 20, 30, 40),
     title="What is paid is what is learnt",
 )
 means = {name: sum(last(name, "greedy")) / len(last(name, "greedy")) for name in arms}
@@ -353,6 +358,13 @@ def ends(name: str, kind: str, measure: str) -> str:
     return str([f"{row['end'][kind][measure]:.0%}" for row in stored["rows"] if row["name"] == name])
 
 
+def paid_and_wrong(name: str) -> list[int]:
+    """How many of a seed's drawn answers contains_answer pays although they are wrong."""
+    drawn = [row["end"]["drawn"] for row in stored["rows"] if row["name"] == name]
+    return [round((row["contains_answer"] - row["exact_answer"]) * N_DRAWN) for row in drawn]
+
+
+N_DRAWN = 4 * len(tests)
 for name, verifier in (("part", "part_of_answer"), ("contains", "contains_answer")):
     print(f"trained with {verifier}:")
     for kind in ("greedy", "drawn"):
@@ -362,6 +374,10 @@ cheats = next(row["end"]["examples"] for row in stored["rows"] if row["name"] ==
 print(f"  the right number and more digits, drawn {ends('contains', 'drawn', 'longer')}, as in {'  '.join(cheats[:2])}")
 print("the control, trained with exact_answer: contains_answer would pay", ends("verifier", "drawn", "contains_answer"),
       "of the drawn answers, right are", ends("verifier", "drawn", "exact_answer"))  # fmt: skip
+print(
+    f"paid by contains_answer and wrong, of {N_DRAWN} drawn: {paid_and_wrong('contains')}; the control {paid_and_wrong('verifier')}"
+)
+assert min(paid_and_wrong("contains")) > max(paid_and_wrong("verifier"))
 
 # %% [markdown]
 # `part_of_answer` was cheated in five runs of six (three here, three on the other machine), and these could not be worse: the policy writes *nothing at all*, and is paid for it (`"" in "132"` is True). In the sixth, on the other machine, the honest way was found first, and nobody would have noticed the bug.

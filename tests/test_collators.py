@@ -10,23 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from llmkit.data.bart_noise import delete_tokens, infill, infill_spans, permute_sentences, replace_spans, rotate
 from llmkit.data.batches import document_batches, index_batches, pad_pairs, pair_batches
-from llmkit.data.corruption import (
-    delete_tokens,
+from llmkit.data.masking import align_labels, encode_words, mask_tokens, masked_batches
+from llmkit.data.span_corruption import (
     hidden_share,
-    infill,
-    infill_spans,
     noise_mask,
-    permute_sentences,
     random_segments,
     repair_spans,
-    replace_spans,
-    rotate,
     span_corruption,
     span_corruption_lengths,
     t5_noise_mask,
 )
-from llmkit.data.masking import align_labels, encode_words, mask_tokens, masked_batches
 from llmkit.tokenizers.wordpiece import WordPiece
 from llmkit.training.losses import cross_entropy, seq2seq_loss, shift_right
 

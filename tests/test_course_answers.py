@@ -56,6 +56,9 @@ def test_a_wrong_answer_gives_llmkits_own_back(tmp_path, capsys):
     assert check(learners(WRONG, tmp_path)) is original
     assert llmkit.models.ngram.witten_bell is original, "a wrong answer after a right one must not stay in use"
     assert "not yet" in capsys.readouterr().out
+    assert check(original) is original
+    said = capsys.readouterr().out
+    assert "this is llmkit's own" in said and "right" not in said, "the check's cell run again is no right answer"
 
 
 def test_an_answer_by_hand(capsys):

@@ -211,6 +211,17 @@ def test_messages_name_what_is_wrong(answer, words):
     assert re.search(words, str(report)), str(report)
 
 
+def test_an_error_that_is_returned_is_not_raised():
+    def strict(x):
+        if x < 0:
+            raise ValueError("x is below 0")
+        return x
+
+    exercise = _exercise(strict, [Case("good", lambda: (1.0,)), Case("bad", lambda: (-1.0,))])
+    lines = str(examine(exercise, lambda x: x if x >= 0 else ValueError("no")))
+    assert "was returned: write `raise`" in lines and "something else" not in lines
+
+
 def test_an_input_that_must_be_refused():
     def reference(x):
         if x < 0:

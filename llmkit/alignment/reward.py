@@ -40,7 +40,7 @@ def reward_model(model: Head) -> RewardModel:
 
 
 def last_token(hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """(B, T, C) -> (B, C): the state of each text's last token, which padding on the right may follow.
+    """(B, T, C) -> (B, C): the state of each text's last token, wherever its padding stands.
 
     Raises ValueError for a text of padding alone.
 

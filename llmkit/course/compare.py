@@ -48,6 +48,8 @@ def first_difference(expected: Any, got: Any, tolerance: float = 1e-6, where: st
         return _set_difference(expected, got, where)
     if isinstance(expected, Sequence):
         return _sequence_difference(expected, got, tolerance, where)
+    if isinstance(expected, BaseException):  # one that was returned: two of the same words are the same
+        return None if repr(expected) == repr(got) else _unequal(expected, got, where)
     return None if expected == got else _unequal(expected, got, where)
 
 
@@ -145,7 +147,7 @@ def _sequence_difference(expected: Sequence, got: Any, tolerance: float, where: 
 def _array_difference(expected: Any, got: Any, tolerance: float, where: str) -> Difference | None:
     kind = "tensor" if isinstance(expected, torch.Tensor) else "array"
     if not isinstance(got, type(expected)):
-        return _wrong_type(f"a {kind}", got, where)
+        return _wrong_type("a tensor" if kind == "tensor" else "an array", got, where)
     if tuple(expected.shape) != tuple(got.shape):
         return Difference(where, f"expected shape {tuple(expected.shape)}, got shape {tuple(got.shape)}")
     if expected.dtype != got.dtype:

@@ -121,6 +121,8 @@ def _outcome_problem(exercise: Exercise, case: Case, expected: Outcome, got: Out
 
 def _error_problem(expected: BaseException, got: Outcome) -> str:
     wanted = type(expected).__name__
+    if isinstance(got.value, BaseException):
+        return f"this input should raise {wanted} ({expected}); {show(got.value)} was returned: write `raise`"
     if got.error is None:
         return f"this input should raise {wanted} ({expected}), but {show(got.value)} came back"
     if isinstance(got.error, type(expected)):

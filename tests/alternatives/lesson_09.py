@@ -114,15 +114,13 @@ def positions_in_a_loop(ids, pad_id=1):
     return out
 
 
-def pll_one_by_one(model, ids, mask_id, special=None):
+def pll_stacked(model, ids, mask_id, special=None):
+    scored = [t for t in range(len(ids)) if special is None or not special[t]]
     scores = torch.zeros(len(ids))
-    for t in range(len(ids)):
-        if special is not None and special[t]:
-            continue
-        copy = ids.clone()
-        copy[t] = mask_id
-        logits = model(copy.unsqueeze(0), None)
-        scores[t] = torch.log_softmax(logits[0, t].float(), dim=-1)[ids[t]]
+    if scored:
+        copies = torch.stack([torch.cat([ids[:t], torch.tensor([mask_id]), ids[t + 1 :]]) for t in scored])
+        for t, logits in zip(scored, model(copies, None), strict=True):
+            scores[t] = torch.log_softmax(logits[t].float(), dim=-1)[ids[t]]
     return scores
 
 
@@ -151,7 +149,7 @@ RIGHT = {
     "fill_mask": [fill_by_nonzero, fill_by_sorting, fill_in_a_loop],
     "join_pair": [join_with_if, join_by_appending, join_early_return],
     "position_ids": [positions_with_where, positions_masked, positions_in_a_loop],
-    "pseudo_log_likelihood": [pll_one_by_one, pll_by_eye, pll_with_cross_entropy],
+    "pseudo_log_likelihood": [pll_stacked, pll_by_eye, pll_with_cross_entropy],
 }
 TWO_AXES = "there are two axes, so axis 1 is the last one"
 EQUIVALENT = {

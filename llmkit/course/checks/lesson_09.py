@@ -227,6 +227,11 @@ def fill_among_k(model, ids, mask_id, k=5, attention_mask=None):
     return tokens, scores.softmax(-1)
 
 
+def fill_float_too_late(model, ids, mask_id, k=5, attention_mask=None):
+    probs, tokens = model(ids, attention_mask)[ids == mask_id].softmax(-1).float().topk(k, dim=-1)
+    return tokens, probs
+
+
 def fill_without_mask(model, ids, mask_id, k=5, attention_mask=None):
     return fill_mask(model, ids, mask_id, k)
 
@@ -372,6 +377,10 @@ def positions_always_1(ids, pad_id=1):
     return real.cumsum(-1) * real + 1
 
 
+def positions_without_pad_added(ids, pad_id=1):
+    return torch.where(ids == pad_id, pad_id, (ids != pad_id).cumsum(-1))
+
+
 def positions_down_the_batch(ids, pad_id=1):
     real = (ids != pad_id).long()
     return real.cumsum(0) * real + pad_id
@@ -423,7 +432,21 @@ def pll_cases() -> list[Case]:
         Case("special in the middle", lambda: make(6, [7, 6, 2, 8, 3], [False, False, True, False, False])),
         Case("the text holds a [MASK] itself", lambda: make(7, [7, 4, 8])),
         Case("logits in half precision", lambda: make(8, [7, 6, 8, 5], None, _half)),
+        Case("all copies in one call", lambda: make(9, [1, 7, 6, 2], [True, False, False, True], _only_once)),
     ]
+
+
+def _only_once(model):
+    """The same model, which complains of a second call."""
+    calls = []
+
+    def once(ids, attention_mask=None):
+        calls.append(ids)
+        if len(calls) > 1:
+            raise RuntimeError("a second call of the model; all copies go through it in one")
+        return model(ids, attention_mask)
+
+    return once
 
 
 def _special(ids, special):
@@ -543,6 +566,9 @@ EXERCISES = [
             ),
             "that is the dog's": lambda: 1 - p_cat(),
             "that is in per cent; a number between 0 and 1 is wanted": lambda: 100 * p_cat(),
+            "that compares the counts of two animals that turn up and choose differently: take the shares, 12/24 · 30/90": (
+                lambda: 30 / 50
+            ),
             "the counts of different animals cannot be added up like that: 30 of 90 is one in three, 20 of 70 less": (
                 lambda: 12 * 30 / (12 * 30 + 5 * 20)
             ),
@@ -628,6 +654,7 @@ EXERCISES = [
             "those are the least probable": fill_least,
             "the softmax ran over the gaps; each gap has its own, over the vocabulary": fill_over_gaps,
             "logits in half precision: compute the softmax in float32 (.float())": fill_half,
+            "logits in half precision: .float() came after the softmax; it belongs before": fill_float_too_late,
         },
     ),
     Exercise(
@@ -671,6 +698,7 @@ EXERCISES = [
             "padding got row 0; its row is pad_id": positions_padding_0,
             "tokens begin one too high: a running sum counts from 1, so add pad_id and no more": positions_one_too_high,
             "pad_id was not used: it need not be 1": positions_only_for_pad_1,
+            "a running sum counts from 1; the first token's row is pad_id + 1": positions_without_pad_added,
             "all padding of a text was taken off, also what stands behind a token": positions_less_all_padding,
             "padding in front was taken off, but padding in the middle is still counted": positions_less_padding_in_front,
             "the sum ran down the batch, over different texts": positions_down_the_batch,

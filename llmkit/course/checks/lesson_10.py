@@ -138,7 +138,7 @@ def temperature_cases() -> list[Case]:
         logits = F.one_hot(said, K) * sharp + torch.randn(N, K, generator=generator) * sharp / 4
         return logits, labels, *ends.values()
 
-    surest = torch.tensor([[4.0, 0.0], [0.0, 3.0]])
+    surest = torch.tensor([[1.5, 0.0], [0.0, 1.2]])  # surer, the loss at low would be 0 for several T
     return [
         Case("the docstring's example", lambda: (torch.tensor([[3.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1]))),
         Case("two labels, too sure", lambda: make(40, 2, 6.0, 0)),
@@ -553,6 +553,8 @@ EXERCISES = [
             "that is the share that goes wrong": lambda: 3.5 / 20,
             "the forms do not come equally often: use their weights": lambda: 1 - 3 / 7 / 2,
             "a percentage; a number between 0 and 1 is wanted": lambda: 82.5,
+            "that is rounded to two places; three are wanted": lambda: 0.83,
+            "that is cut off after two places; three are wanted": lambda: 0.82,
             "negated reviews need no guess here: this classifier may let “not” turn an adjective round, and no text of "
             "the same words says the opposite": lambda: 1 - (3 + 3 + 2 + 2) / 20 / 2,
         },
@@ -703,6 +705,7 @@ EXERCISES = [
             "those are shares of tags; spans are counted": lambda: [4 / 7, 4 / 7, 4 / 7],
             "percentages; numbers between 0 and 1 are wanted": lambda: [25.0, 100 / 3, 200 / 7],
             "F1 is the harmonic mean, 2PR / (P + R), not the middle": lambda: [1 / 4, 1 / 3, 7 / 24],
+            "F1 is missing: three numbers are wanted": lambda: [1 / 4, 1 / 3],
             "the type has to be right too, and the whole span: only “Ashby” is": lambda: [3 / 4, 3 / 3, 6 / 7],
         },
     ),

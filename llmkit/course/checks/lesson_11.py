@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from llmkit.course.exercise import Case, Exercise
-from llmkit.data.corruption import noise_mask, repair_spans, replace_spans, span_corruption, t5_noise_mask
+from llmkit.data.bart_noise import replace_spans
+from llmkit.data.span_corruption import noise_mask, repair_spans, span_corruption, t5_noise_mask
 from llmkit.training.losses import IGNORE, shift_right
 
 # --- 11.1 shapes, by hand ---
@@ -533,6 +534,18 @@ EXERCISES = [
             "queries and keys are exchanged: the answer asks, the text is asked": lambda: [[2, 3, 7, 4], [2, 3, 4, 16]],
             "you have let the answer look at itself; here it looks at the text": lambda: [[2, 3, 4, 4], [2, 3, 4, 16]],
             "these are the weights of the encoder: the text looking at itself": lambda: [[2, 3, 7, 7], [2, 3, 7, 16]],
+            "the keys are right; but the answer asks and the text is asked, so there are 4 rows of 7 weights": lambda: [
+                [2, 3, 7, 4],
+                [2, 3, 7, 16],
+            ],
+            "the keys are right; but the answer looks at the text, so there are 7 weights in each of the 4 rows": lambda: [
+                [2, 3, 4, 4],
+                [2, 3, 7, 16],
+            ],
+            "the weights are right; split_heads puts the heads in front of the tokens": lambda: [
+                [2, 3, 4, 7],
+                [2, 7, 3, 16],
+            ],
             "the keys still have all 48 numbers in each head; the heads share them": lambda: [
                 [2, 3, 4, 7],
                 [2, 3, 7, 48],
@@ -591,7 +604,7 @@ EXERCISES = [
     Exercise(
         number="11.3",
         name="span_corruption",
-        reference="llmkit.data.corruption:span_corruption",
+        reference="llmkit.data.span_corruption:span_corruption",
         cases=corruption_cases,
         hints=(
             "Walk through tokens and mask together. A token that stays goes to the inputs, one that is missing to the "
@@ -626,6 +639,7 @@ EXERCISES = [
             "Python and numpy round a half to the even neighbour: 4.5 becomes 4.",
         ),
         wrong={
+            "0.15 · length is rounded, too: not only 4, all up to 4.5 becomes 4 tokens": lambda: 26,
             "0.15 · 20 is 3 tokens and one span, but 4 tokens are still one span: 4 / 3 rounds to 1": lambda: 20,
             "close: 0.15 · 30 is 4.5, and a half is rounded to the even neighbour, 4": lambda: 29,
             "0.15 · 31 is 4.65, which rounds to 5 tokens, and 5 / 3 to two spans": lambda: 31,
@@ -639,7 +653,7 @@ EXERCISES = [
     Exercise(
         number="11.5",
         name="hidden_share",
-        reference="llmkit.data.corruption:hidden_share",
+        reference="llmkit.data.span_corruption:hidden_share",
         cases=share_cases,
         hints=(
             "A mask is an array of booleans; make_mask(length, rng) gives another one each time.",
@@ -662,7 +676,7 @@ EXERCISES = [
     Exercise(
         number="11.6",
         name="replace_spans",
-        reference="llmkit.data.corruption:replace_spans",
+        reference="llmkit.data.bart_noise:replace_spans",
         cases=replace_cases,
         hints=(
             "Keep `end`, the place up to which the text is done. For each span: copy ids[end:start], then one mask.",
@@ -711,7 +725,7 @@ EXERCISES = [
     Exercise(
         number="11.8",
         name="repair_spans",
-        reference="llmkit.data.corruption:repair_spans",
+        reference="llmkit.data.span_corruption:repair_spans",
         cases=repair_cases,
         hints=(
             "First read the targets into a dict: sentinel -> the tokens that follow it. Stop at end_id.",

@@ -151,6 +151,10 @@ def answer_mean(logits, labels):
     return (_picked(logits, labels) * counted).sum(-1) / counted.sum(-1).clamp(min=1)
 
 
+def answer_mean_in_half(logits, labels):
+    return answer_half_precision(logits, labels) / (labels != IGNORE).sum(-1)
+
+
 def answer_mean_of_all_places(logits, labels):
     return (_picked(logits, labels) * (labels != IGNORE)).mean(-1)
 
@@ -428,6 +432,17 @@ def share_of_links(weights, links):
     return sum(best[j] == i for i, j in links) / len(links)
 
 
+def share_all_links_of_a_hit(weights, links):
+    _by_output(links)
+    best = weights.argmax(-1).tolist()
+    return sum((best[j], j) in links for _, j in links) / len(links)
+
+
+def share_of_columns(weights, links):
+    meant, best = _by_output(links), weights.argmax(0).tolist()
+    return sum(j < len(best) and best[j] in inputs for j, inputs in meant.items()) / len(meant)
+
+
 def share_of_all_outputs(weights, links):
     meant, best = _by_output(links), weights.argmax(-1).tolist()
     return sum(best[j] in inputs for j, inputs in meant.items()) / len(weights)
@@ -649,6 +664,7 @@ EXERCISES = [
         wrong={
             "that is the mean over the tokens; the probability of the whole answer is the sum of the logarithms": answer_mean,
             "that is the mean over all places, padding among them; take the sum": answer_mean_of_all_places,
+            "that is the mean over the tokens, and in half precision; take the sum, and logits.float() first": answer_mean_in_half,
             "padding was counted as if it were token 0": answer_padding_counted,
             "logits were added up; log_softmax makes log-probabilities of them first": answer_logits_summed,
             "that is the probability; its logarithm is wanted": answer_probability,
@@ -759,6 +775,8 @@ EXERCISES = [
         ),
         wrong={
             "links were counted; an output word with two right input words would need both": share_of_links,
+            "every link of an output word that is right was counted; count the word once": share_all_links_of_a_hit,
+            "weights[:, j] is a column, the output words that look at input word j; take the largest of row j": share_of_columns,
             "divided by all output words; those without a link do not count": share_of_all_outputs,
             "the other direction: for each *input* word the output word that looks at it most": share_from_the_inputs,
             "a link is (input word, output word); here they are exchanged": share_with_links_exchanged,
@@ -796,7 +814,7 @@ EXERCISES = [
             "where they differ, take the better of leaving out one of them; here both were left out": (
                 lcs_largest_neighbour_diagonal
             ),
-            "`[[0] * n] * m` is one row m times, so what is written in one stands in all: make a new list for each": (
+            "a row was overwritten while the row before was still needed: keep that until the new one is complete (`[[0] * n] * m` is one row m times; make each anew)": (
                 lcs_one_row_many_times
             ),
             "the last item of each text was left out: with a row of zeros in front the table has len + 1 rows": (

@@ -65,6 +65,11 @@ def win_ratio(first, second, flip=0.0):
     return flip + (1 - 2 * flip) * p
 
 
+def win_by_exp(first, second, flip=0.0):
+    _refuse_flip(flip)
+    return flip + (1 - 2 * flip) * first.exp() / (first.exp() + second.exp())
+
+
 def win_flip_inside(first, second, flip=0.0):
     _refuse_flip(flip)
     return torch.sigmoid((1 - 2 * flip) * (first - second))
@@ -303,6 +308,7 @@ def sequence_cases() -> list[Case]:
         Case("prompts of unequal length", lambda: make(3, 6, 7, [(1, 6), (3, 6), (5, 6)], 3)),
         Case("answers of unequal length", lambda: make(3, 6, 7, [(2, 6), (2, 4), (2, 3)], 4)),
         Case("impossible padding", lambda: make(2, 6, 7, [(2, 4), (1, 5)], 5, impossible=True)),
+        Case("an impossible token in the answer", lambda: (torch.tensor([[[-torch.inf, 0.0, -torch.inf, 0.0]] * 3]), torch.tensor([[0, 1, 2]]), torch.tensor([[False, True, True]]))),
         Case("half precision comes back in float32", lambda: (make(2, 5, 9, [(2, 5), (1, 4)], 6)[0].bfloat16(), *make(2, 5, 9, [(2, 5), (1, 4)], 6)[1:])),
         Case("an empty answer is refused", lambda: make(2, 5, 7, [(2, 5), (3, 3)], 7)),
         Case("a first token in the answer is refused", lambda: make(2, 5, 7, [(2, 5), (0, 3)], 8)),
@@ -426,6 +432,7 @@ EXERCISES = [
             "flip = 0 and flip = 0.5 are both allowed; only what lies outside of 0 to 0.5 is refused": win_ends_refused,
             "a flip below 0 or above 0.5 has to be refused with a ValueError": win_never_refuses,
             "that is who is better; a noisy judge names the better one only more often": win_decided,
+            "exp overflows for large scores, and inf / inf is NaN: take the sigmoid of the difference": win_by_exp,
         },
     ),
     Exercise(
@@ -463,7 +470,7 @@ EXERCISES = [
             ),
             "centre was not used": _loss(_right_term, lambda a, b: 0.0),
             "log(sigmoid(x)) is -inf where x is far below 0: logsigmoid is not": loss_unstable,
-            "shapes that differ have to be refused: torch would broadcast them": loss_never_refuses,
+            "nothing is refused: what does not fit needs a ValueError of your own, for torch refuses only some shapes and broadcasts others": loss_never_refuses,
             "no pairs have to be refused: a mean over nothing is NaN": loss_of_nothing,
             "(3, 1) beside (3,) broadcasts to (3, 3), every chosen with every rejected: refuse it": (
                 loss_refuses_only_numbers
@@ -496,6 +503,10 @@ EXERCISES = [
                 lambda m: m.long().argmax(-1) + m.long().sum(-1) - 1
             ),
             "that is the last place, padding or not": token_always_last,
+            "that is the last place, padding or not, and nothing is refused": lambda hidden, mask=None: hidden[:, -1],
+            "one place too far: the number of places after the last true one, taken off T, is its place plus 1": _token(
+                lambda m: (m.size(1) - m.flip(-1).long().argmax(-1)) % m.size(1)
+            ),
             "that is the first token that is real; the last is wanted": _token(lambda m: m.long().argmax(-1)),
             "that is the place before the first padding; with padding on the left it is the last place": _token(
                 lambda m: m.long().argmin(-1) - 1
@@ -551,6 +562,12 @@ EXERCISES = [
                 lambda p, m: torch.where(m.flip(1).cummax(1).values.flip(1)[:, 1:], p, 0.0).sum(-1)
             ),
             "logits were summed; they need a log_softmax first": sequence_of_logits,
+            "only padding is left out: an answer with an impossible token is impossible, -inf": _summed(
+                lambda p, m: torch.where(m[:, 1:] & ~p.isinf(), p, 0.0).sum(-1)
+            ),
+            "an answer with an impossible token is impossible: -inf, not the most negative number that there is": _summed(
+                lambda p, m: (p * m[:, 1:]).nan_to_num(0.0).sum(-1)
+            ),
             "0 times -inf is NaN: a padded place may be impossible": _summed(lambda p, m: (p * m[:, 1:]).sum(-1)),
             "that is the loss; log-probabilities are negative": sequence_loss,
             "one number for each row is wanted": _summed(lambda p, m: torch.where(m[:, 1:], p, 0.0).sum()),
@@ -586,6 +603,15 @@ EXERCISES = [
             "sums over the answer's tokens, not means: dividing by the length is another loss": dpo_per_token,
             "the log is missing": _dpo(lambda p, b: torch.sigmoid(-b * p.h)),
             "log(sigmoid(x)) is -inf where x is far below 0: logsigmoid is not": dpo_unstable,
+            "these are log-probabilities already: the logarithm of a ratio is their difference": _dpo(
+                lambda p, b: -F.logsigmoid(b * ((p.chosen / p.ref_chosen).log() - (p.rejected / p.ref_rejected).log()))
+            ),
+            "these are log-probabilities: the logarithm of a ratio is a difference, not a quotient": _dpo(
+                lambda p, b: -F.logsigmoid(b * (p.chosen / p.ref_chosen - p.rejected / p.ref_rejected))
+            ),
+            "brackets are missing: minus (rejected - ref_rejected) is minus rejected plus ref_rejected": _dpo(
+                lambda p, b: -F.logsigmoid(b * (p.chosen - p.ref_chosen - p.rejected - p.ref_rejected))
+            ),
         },
     ),
 ]

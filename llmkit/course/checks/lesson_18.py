@@ -318,6 +318,10 @@ def policy_wrong_sign(*a):
     return _policy(*a, sign=1.0, pick=torch.minimum)
 
 
+def policy_larger_gain(*a):
+    return _policy(*a, sign=1.0)
+
+
 def policy_ratio_turned(*a):
     return _policy(*a, turned=True)
 
@@ -499,6 +503,7 @@ EXERCISES = [
             "the cut loss was taken everywhere: a token that went the wrong way gets no gradient to come back": policy_always_clipped,
             "nothing is cut": policy_never_clipped,
             "a loss is made smaller: good tokens need a minus": policy_wrong_sign,
+            "a loss is made smaller, so good tokens need a minus; and of the two *gains* the smaller one counts": policy_larger_gain,
             "the ratio is turned round: new over old": policy_ratio_turned,
             "that is the logarithm of the ratio; take its exponential": policy_log_ratio,
             "the mean is over all places; only those in the mask count": policy_plain_mean,

@@ -377,6 +377,14 @@ def losses_never_corrected(new, old, A, mask, low=0.2, high=0.2, level="token", 
     return _losses(new, old, A, mask, low, high, level, ref, beta)
 
 
+def losses_always_corrected(new, old, A, mask, low=0.2, high=0.2, level="token", ref=None, beta=0.0, correct=False):
+    return _losses(new, old, A, mask, low, high, level, ref, beta, True)
+
+
+def losses_kl_cut_ratio(new, old, A, mask, low=0.2, high=0.2, *rest):
+    return _losses(new, old, A, mask, low, high, *rest, of_kl=lambda new, old, ratio: ratio.clamp(1 - low, 1 + high))
+
+
 def losses_token_ratio_only(new, old, A, mask, low=0.2, high=0.2, level="token", *rest):
     return _losses(new, old, A, mask, low, high, "token", *rest)
 
@@ -446,6 +454,11 @@ def answer_by_number(completion, answer):
         return float(int(final_answer(completion)) == int(answer))
     except ValueError:
         return 0.0
+
+
+def answer_digits_by_number(completion, answer):
+    final = final_answer(completion)
+    return float(final.isdigit() and int(final) == int(answer))
 
 
 def answer_after_first_semicolon(completion, answer):
@@ -525,6 +538,12 @@ pass_exactly_one = _pass(lambda n, c, k: c * math.comb(n - c, k - 1) / math.comb
 pass_without_shortcut = _pass(lambda n, c, k: 0.0 if n - c < k else _hypergeometric(n, c, k))
 
 
+def pass_range_off_by_one(n, c, k):
+    if not 1 <= k <= n or not 0 <= c <= n:
+        raise ValueError("n, c, k")
+    return 1.0 if n - c < k else 1 - math.prod(1 - k / i for i in range(max(n - c, 1), n))
+
+
 def pass_overflows(n, c, k):
     if not 1 <= k <= n or not 0 <= c <= n:
         raise ValueError("n, c, k")
@@ -545,6 +564,7 @@ EXERCISES = [
         wrong={
             "that is with n - 1 under the root; here the population's deviation is meant, with n": rare_win_sample,
             "those are the distances from the mean; they are still to be divided by the deviation": lambda: [15 / 16, -1 / 16],
+            "those are the distances from the mean, rounded; they are still to be divided by the deviation": lambda: [0.94, -0.06],
             "that was divided by the variance; the deviation is its root": lambda: [16.0, -16 / 15],
             "the right one comes first, then a wrong one": lambda: rare_win()[::-1],
             "a wrong answer lies below the mean, so its advantage is negative": lambda: [rare_win()[0], -rare_win()[1]],
@@ -660,6 +680,8 @@ EXERCISES = [
             "the KL was added after the mask, so it stands outside the answers too: mask last": losses_kl_after_mask,
             "k3 was detached: it is to pull the policy, so its gradient counts": losses_kl_detached,
             "the ratio that multiplies k3 was detached: its gradient counts too": losses_kl_ratio_detached,
+            "k3 is multiplied by the ratio only where correct_kl asks for it": losses_always_corrected,
+            "with correct_kl k3 is multiplied by the ratio as it is, not by the one that was cut": losses_kl_cut_ratio,
             "k3 was multiplied by each token's ratio; with \"sequence\" it is the answer's": losses_kl_token_ratio,
             "the ratio was detached, so no gradient reaches the policy": losses_detached,
             "beta was not used": losses_without_kl,
@@ -689,6 +711,16 @@ EXERCISES = [
             "as numbers they are equal, but character for character they are not: 0132": answer_by_number,
             "what counts stands after the *last* semicolon": answer_after_first_semicolon,
             "nothing may be taken off the answer: character for character": answer_stripped,
+            "a blank or a line break was taken off the answer; character for character means that these count": (
+                lambda completion, answer: float(final_answer(completion).strip() == answer)
+            ),
+            "blanks were taken off the answer; character for character means that these count": (
+                lambda completion, answer: float(final_answer(completion).strip(" ") == answer)
+            ),
+            "zeros were taken off its front: 0132 is another text than 132": (
+                lambda completion, answer: float(final_answer(completion).lstrip("0") == answer.lstrip("0"))
+            ),
+            "digits were compared as numbers: 0132 is another text than 132": answer_digits_by_number,
             "every part between semicolons was tried; only the last one counts": answer_any_part,
             "the last *number* was looked for; the whole of what stands after the last semicolon counts": answer_last_number,
             "in a pattern $ also stands before a line break at the end, which is paid": answer_up_to_the_line_break,
@@ -714,6 +746,7 @@ EXERCISES = [
             "probabilities of drawing a right one do not add up: two may be right": pass_times_k,
             "that is the probability that all are wrong; the opposite is asked for": pass_all_wrong,
             "that says whether any of the n is right; only k of them are drawn": pass_any,
+            "the product begins with n - c + 1 and ends with n": pass_range_off_by_one,
             "that is the probability that all k are right": pass_all_right,
             "that is the probability of exactly one right one; at least one is asked for": pass_exactly_one,
             "with fewer than k wrong tries a right one is always among them: 1, not 0": pass_without_shortcut,
