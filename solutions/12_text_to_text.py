@@ -145,7 +145,7 @@ scores = {name: {task: exact(found, task) for task, found in written[name].items
 print("exactly right, of 300    half trained   trained")
 for task in test:
     print(f"{task:24} {scores['half'][task]:11.1%} {scores['whole'][task]:9.1%}")
-assert scores["whole"]["translation"] > 0.9 and scores["whole"]["sentiment"] > 0.7  # four seeds: 96%, 77% at the least
+assert scores["whole"]["translation"] > 0.95 and scores["whole"]["sentiment"] > 0.7  # four seeds: 96%, 77% at the least
 
 # %% [markdown]
 # So the questions of this lesson: **what does a prefix do, how does one measure a text against another, and when is a good number a good answer?**
@@ -955,8 +955,36 @@ print("a summary:", pairs[0][0], "\nfirst sentence of its text:", pairs[0][1][0]
 assert docs["first"] > docs["last"]
 
 # %% [markdown]
-# All three are low: the text below does not repeat the line above it, and whoever writes such a line uses other words. The first sentence is the best of three poor choices by F1. Recall alone would prefer the longest, for the reason for which precision alone prefers the shortest. (A data set of real translations, where it can be loaded: `hub_rows("Helsinki-NLP/opus_books", ["translation.en", "translation.fr"], config="en-fr")` from `llmkit.data.text`.)
+# All three are low: the text below does not repeat the line above it, and whoever writes such a line uses other words. The first sentence is the best of three poor choices by F1. Recall alone would prefer the longest, for the reason for which precision alone prefers the shortest.
 #
+# And translation? OPUS collects real ones: books in English and French, sentence by sentence, each by one translator among many possible ones. Tolk has exactly one right answer; how far is that from the world? Where the Hub can be reached, this cell loads a thousand pairs and gives the copy as the baseline, as we did above: by BLEU, and by chrF, which sees the letters that the two languages share.
+
+# %%
+from llmkit.data.text import hub_rows
+
+
+def copies(pairs):
+    """BLEU and chrF of the English text itself, offered as its French translation; and words of French for one of English."""
+    english, french = (list(side) for side in zip(*pairs, strict=True))
+    cut = [[tokenize_13a(text) for text in side] for side in (english, french)]
+    words = sum(map(len, cut[1])) / sum(map(len, cut[0]))
+    return bleu(cut[0], [[one] for one in cut[1]]).score, chrf(english, [[text] for text in french]), words
+
+
+REAL = False  # set to True to load OPUS books from the Hub (they are downloaded)
+some_pairs = {
+    "two sentences of ours": [("The station is near.", "La gare est proche."), ("A long table.", "Une longue table.")]
+}
+if REAL:
+    columns = ["translation.en", "translation.fr"]
+    some_pairs["OPUS books"] = hub_rows("Helsinki-NLP/opus_books", columns, config="en-fr", limit=1000)
+else:
+    print("would also score a thousand sentences of English books as if they were French: set REAL = True")
+for name, some in some_pairs.items():
+    as_bleu, as_chrf, words = copies(some)
+    print(f"{name}: the copy has BLEU {as_bleu:.1f}, chrF {as_chrf:.1f}; {words:.2f} French words for an English one")
+
+# %% [markdown]
 # ## On a GPU
 #
 # Two tasks of toyland have been left out, because they need longer inputs and more training than half a minute: a one-sentence summary of a *story*, and a question about it. The same code, a larger T5:

@@ -292,7 +292,7 @@ for axis, A, title in zip(
     axis.axvspan(0.8, 1.2, color=COLORS["masked"], alpha=0.5, linewidth=0)
     axis.set(xlabel="ratio new / old", title=title)
 axes[0].set_ylabel("loss of the token")
-axes[0].text(0.42, -1.65, "thin: without clip; band: 0.8 to 1.2", fontsize=9, color="#666666")
+axes[0].text(0.42, -1.65, "thin: no clip; band: 0.8 to 1.2", fontsize=9, color="#666666")
 show(
     fig,
     alt="Loss against ratio. For an advantage of 1 the loss falls to -1.2 at ratio 1.2 and is flat after it; for an advantage of -1 it is flat at 0.8 below ratio 0.8 and rises after it.",

@@ -532,7 +532,7 @@ assert min(last("SFT 1.0", "strict")) > max(last("SFT 0.15", "strict"))
 # %%
 @gpu_section(
     "give SmolLM2-135M sums of three digits, train it with GRPO for 100 steps, and judge it before and after",
-    full={"n_steps": 100, "n_prompts": 16, "group_size": 16, "n_test": 500},
+    full={"n_steps": 100, "n_prompts": 4, "group_size": 16, "n_test": 500},
     smoke={"n_steps": 1, "n_prompts": 2, "group_size": 4, "n_test": 4},
 )
 def real_model(device, n_steps, n_prompts, group_size, n_test):

@@ -103,9 +103,11 @@ def _bart(**options):
 
 SEQ2SEQ = {
     "t5": lambda: _t5(initializer_factor=0.05),  # small numbers, so that a wrong eps shows
+    "t5 other eps": lambda: _t5(initializer_factor=0.05, layer_norm_epsilon=1e-4),
     "t5 v1.1": lambda: _t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "bart": lambda: _bart(),
     "bart scaled relu": lambda: _bart(scale_embedding=True, activation_function="relu"),
+    "bart other ids": lambda: _bart(decoder_start_token_id=5, eos_token_id=7, pad_token_id=2),
 }
 
 

@@ -101,6 +101,15 @@ def test_whole_words_are_transformers_bit_for_bit(theirs, seed):
         assert (got[1][b, run] != -100).all()  # never a part of a word
 
 
+def test_whole_words_of_nothing_and_of_another_shape():
+    nothing = torch.zeros(0, 5, dtype=torch.long)
+    inputs, labels = mask_tokens(nothing, MASK, VOCAB, nothing, words=nothing)
+    assert inputs.shape == labels.shape == (0, 5)
+    ids, special = batch()
+    with pytest.raises(ValueError, match="words .* must number each of the ids"):
+        mask_tokens(ids, MASK, VOCAB, special, words=ids[:, 1:])
+
+
 def test_masking_rates():
     ids, special = batch(shape=(200, 100))
     inputs, labels = mask_tokens(ids, MASK, VOCAB, special, 0.3, torch.Generator().manual_seed(0))

@@ -45,7 +45,7 @@ def ours(batch):
     return pair_log_probs(lambda ids, mask: policy, ids, mask, completion, fixed)
 
 
-def trl_loss(batch, name, beta):
+def trl_loss(batch, name, beta, label_smoothing=0.0):
     """TRL's own _compute_loss, with log-probabilities where its models give them."""
     trl = pytest.importorskip("trl")
     policy, reference, ids, completion, mask = batch
@@ -63,7 +63,8 @@ def trl_loss(batch, name, beta):
     same = lambda x: x  # noqa: E731
     stub = SimpleNamespace(
         model=SimpleNamespace(training=False), ref_model=model(reference), beta=beta, loss_types=[name],
-        loss_weights=[1.0], label_smoothing=0.0, f_divergence_type="reverse_kl", ld_alpha=None, use_weighting=False,
+        loss_weights=[1.0], label_smoothing=label_smoothing, f_divergence_type="reverse_kl", ld_alpha=None,
+        use_weighting=False,
         precompute_ref_logps=True, aux_loss_enabled=False, _metrics={"eval": defaultdict(list)},
         _total_train_tokens=0, args=None,
         accelerator=SimpleNamespace(device="cpu", gather=same, gather_for_metrics=same, unwrap_model=same),
@@ -90,6 +91,31 @@ def test_losses_equal_trls(batch, name, theirs, beta):
         "rewards/accuracies": step.accuracy, "logps/chosen": step.chosen, "logps/rejected": step.rejected,
     }.items():  # fmt: skip
         assert logged[key][0] == pytest.approx(value.item(), abs=1e-5), key
+
+
+def test_smoothed_loss_by_trls_robust_one(batch):
+    """Theirs is divided by 1 - 2 flip, and the term of the turned pairs has the other sign."""
+    step = ours(batch)
+    for flip in (0.1, 0.3):
+        turned = F.logsigmoid(-0.5 * step.h)
+        expected, _ = trl_loss(batch, "robust", 0.5, flip)
+        assert torch.allclose((smoothed_loss(step, 0.5, flip) + 2 * flip * turned).mean(), expected * (1 - 2 * flip))
+    assert torch.equal(smoothed_loss(step, 0.5), smoothed_loss(step, 0.5, 0.1))
+
+
+def test_nothing_pulls_at_the_optimum():
+    """Every pair of one-token answers, weighed by how often it is drawn and won: at pi* DPO's mean gradient is 0."""
+    g = torch.Generator().manual_seed(0)
+    ref, rewards = torch.randn(5, generator=g).double().log_softmax(-1), 2 * torch.rand(5, generator=g).double()
+    first, second = torch.cartesian_prod(torch.arange(5), torch.arange(5)).T
+    weight = (ref[first] + ref[second]).exp() * torch.sigmoid(rewards[first] - rewards[second])
+    one = torch.ones(25)
+    for start, rests in ((optimum(ref[None], rewards[None], 0.5).log_probs[0], True), (ref, False)):
+        logits = start.clone().requires_grad_(True)
+        p = logits.log_softmax(-1)
+        losses = sigmoid_loss(PairLogProbs(p[first], p[second], ref[first], ref[second], one, one), 0.5)
+        (slope,) = torch.autograd.grad((weight * losses).sum(), logits)
+        assert (slope.abs().max() < 1e-8) == rests
 
 
 def preference_loss(pairs, beta, label_smoothing=0.0, ipo=False):

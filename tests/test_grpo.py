@@ -1,6 +1,7 @@
 """GRPO: losses against TRL's trainer, group advantages, gradients by enumeration, verifiers, pass@k, additions."""
 
 import copy
+import dataclasses
 import itertools
 from collections import defaultdict
 from types import SimpleNamespace
@@ -135,14 +136,29 @@ def test_names_bad_input():
         token_losses(new, old, advantages, mask, beta=0.1)
     with pytest.raises(ValueError, match="level is"):
         token_losses(new, old, advantages, mask, level="word")
-    with pytest.raises(ValueError, match="'mean' is not known"):
-        GRPOSettings(reduction="mean")
-    with pytest.raises(ValueError, match="beta is -1"):
-        GRPOSettings(beta=-1)
-    with pytest.raises(ValueError, match="'loss' or in the 'reward'"):
-        GRPOSettings(kl="both")
-    with pytest.raises(ValueError, match="at least once"):
-        GRPOSettings(n_epochs=0)
+    for settings, words in (
+        ({"reduction": "mean"}, "reduction 'mean' is not known: take one of grpo, bnpo"),
+        ({"kl": "both"}, "take one of loss, reward"), ({"std": "batch"}, "std 'batch'"), ({"level": "word"}, "level"),
+        ({"beta": -1}, "beta is -1"), ({"n_epochs": 0}, "at least once"), ({"n_minibatches": 0}, "at least one part"),
+        ({"group_size": 1}, "nothing to be compared with"), ({"temperature": 0.0}, "temperature is above 0"),
+        ({"clip_low": 0.0}, "clip_low is above 0"), ({"max_grad_norm": -1.0}, "max_grad_norm is above 0"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            GRPOSettings(**settings)
+
+
+def test_defaults_are_trls_but_two():
+    GRPOConfig = pytest.importorskip("trl").GRPOConfig  # noqa: N806
+    theirs = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
+    names = {
+        "group_size": "num_generations", "reduction": "loss_type", "clip_low": "epsilon", "beta": "beta",
+        "level": "importance_sampling_level", "correct_kl": "use_bias_correction_kl", "n_epochs": "num_iterations",
+        "temperature": "temperature", "max_grad_norm": "max_grad_norm",
+    }  # fmt: skip
+    ours = GRPOSettings()
+    assert {name for name, key in names.items() if getattr(ours, name) != theirs[key]} == {"reduction", "correct_kl"}
+    assert theirs["epsilon_high"] is None and ours.clip_high == ours.clip_low
+    assert theirs["scale_rewards"] == "group" and ours.std == "sample"
 
 
 # --- the exact gradient and the exact optimum ---
@@ -179,6 +195,26 @@ def test_expected_gradient_is_the_exact_one(world, kl):
         assert torch.allclose(ours, p.grad, atol=2e-4 * float(p.grad.abs().max()) + 1e-5)
 
 
+def test_expected_gradient_of_real_groups():
+    """Every group of 2, 3 or 4 answers of one token, weighed by its probability: the answer is in its own baseline, so
+    (n - 1) / n of the true gradient is left; divided by the group's deviation it has another direction."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, generator=generator).requires_grad_(True)
+    rewards, log_p = 2 * torch.rand(5, generator=generator), logits.log_softmax(-1)
+    (true,) = torch.autograd.grad((log_p.exp() * rewards).sum(), logits, retain_graph=True)
+    for n, std in itertools.product((2, 3, 4), ("none", "sample", "population")):
+        groups = torch.cartesian_prod(*[torch.arange(5)] * n)  # (5^n, n)
+        new = log_p[groups].reshape(-1, 1)
+        advantages, on = group_advantages(rewards[groups].flatten(), n, std), torch.ones_like(new, dtype=torch.bool)
+        losses = token_losses(new, new.detach(), advantages, on).view(-1, n).mean(1)
+        chance = log_p.detach()[groups].sum(1).exp()
+        (got,) = torch.autograd.grad(-(chance * losses).sum(), logits, retain_graph=True)
+        if std == "none":
+            assert torch.allclose(got, (n - 1) / n * true, atol=1e-6)
+        else:
+            assert 0.98 < float(torch.cosine_similarity(got, true, 0)) < 0.999
+
+
 def expected_fixed_point(where: str, correct: bool = False):
     """Eight answers of one token, all of them as the batch: where gradient descent comes to rest, and pi*."""
     generator = torch.Generator().manual_seed(1)
@@ -211,10 +247,17 @@ def test_where_each_kl_comes_to_rest():
     assert rest.abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("kl, low, high", [("reward", 0.0, 0.02), ("loss", 0.03, 0.1)])
-def test_policy_gradient_comes_near_the_optimum(world, kl, low, high):
-    """REINFORCE with the mean of the group as baseline: k1 in the reward reaches pi*, k3 in the loss does not."""
-    policy, stats = by_grpo(world, kl=kl, std="none", reduction="dr_grpo")
+REINFORCE = {"std": "none", "reduction": "dr_grpo"}
+
+
+@pytest.mark.parametrize(
+    "kl, low, high, how", [("reward", 0.0, 0.02, REINFORCE), ("loss", 0.03, 0.1, REINFORCE), ("reward", 0.0, 0.02, {})]
+)
+def test_policy_gradient_comes_near_the_optimum(world, kl, low, high, how):
+    """REINFORCE with the mean of the group as baseline: k1 in the reward reaches pi*, k3 in the loss does not.
+
+    The last is GRPO as in its paper, but with the KL in the reward."""
+    policy, stats = by_grpo(world, kl=kl, **how)
     assert all(abs(one.first_ratio - 1) < 1e-5 and one.first_clip_fraction == 0 for one in stats)
     with torch.no_grad():
         log_p = exact.log_probs(policy, world.prompts)
@@ -236,9 +279,8 @@ def test_several_epochs_and_minibatches(world):
     stats = grpo_step(policy, optimizer, rollout, rewards, settings, generator)
     assert abs(stats.first_ratio - 1) < 1e-5 and stats.first_clip_fraction == 0 < stats.clip_fraction
     assert stats.length == 4 and stats.zero_variance == zero_variance_fraction(rewards, 8)
-    for n in (0, 99):
-        with pytest.raises(ValueError, match=f"cut into {n} minibatches"):
-            grpo_step(policy, optimizer, rollout, rewards, GRPOSettings(n_minibatches=n))
+    with pytest.raises(ValueError, match="cut into 99 minibatches"):
+        grpo_step(policy, optimizer, rollout, rewards, GRPOSettings(n_minibatches=99))
     with pytest.raises(ValueError, match="one score each"):
         grpo_step(policy, optimizer, rollout, rewards[1:])
     rollout.mask[0] = False
@@ -247,29 +289,61 @@ def test_several_epochs_and_minibatches(world):
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e9])
-def test_a_step_obeys_every_setting(world, max_norm):
+@pytest.mark.parametrize("kl, reduction", [("loss", "dapo"), ("reward", "dr_grpo")])
+def test_a_step_obeys_every_setting(world, kl, reduction, max_norm):
     """Two updates written out, with nothing at its default; the reference is another model, so that KL counts."""
     reference, policy = copy.deepcopy(world.model), copy.deepcopy(world.model).requires_grad_(True)
     reference.lm_head.weight.data *= 1.5
     prompts = [prompt for prompt in world.prompts[:2].tolist() for _ in range(4)]
     rollout = sample_rollout(policy, reference, prompts, 4, 3, 0.7, generator=torch.Generator().manual_seed(0))
-    rewards = torch.arange(8.0).square()
-    settings = GRPOSettings(4, "dapo", "none", 0.01, 0.02, "sequence", 0.3, "loss", True, 1, 2, 0.7, max_norm)
+    rewards = torch.tensor([0.0, 1.0, 4.0, 9.0, 5.0, 5.0, 5.0, 5.0])  # the second group teaches nothing but the KL
+    settings = GRPOSettings(
+        group_size=4, reduction=reduction, std="none", clip_low=0.01, clip_high=0.02, level="sequence", beta=0.3,
+        kl=kl, correct_kl=True, n_minibatches=2, temperature=0.7, max_grad_norm=max_norm,
+    )  # fmt: skip
     by_hand = copy.deepcopy(policy)
-    grpo_step(policy, torch.optim.SGD(policy.parameters(), 0.01), rollout, rewards, settings, torch.manual_seed(1))
-    optimizer, advantages = torch.optim.SGD(by_hand.parameters(), 0.01), group_advantages(rewards, 4, "none")
+    stats = grpo_step(
+        policy, torch.optim.SGD(policy.parameters(), 0.01), rollout, rewards, settings, torch.manual_seed(1)
+    )
+    nats = (rollout.log_probs - rollout.ref_log_probs).sum(1)
+    paid, in_loss = (rewards - 0.3 * nats, 0.0) if kl == "reward" else (rewards, 0.3)
+    optimizer, advantages = torch.optim.SGD(by_hand.parameters(), 0.01), group_advantages(paid, 4, "none")
     for index in torch.randperm(8, generator=torch.manual_seed(1)).chunk(2):
         part = rollout.rows(index)
         now = completion_log_probs(by_hand, part, 0.7)
         losses = token_losses(
-            now, part.log_probs, advantages[index], part.mask, 0.01, 0.02, "sequence", part.ref_log_probs, 0.3, True
+            now, part.log_probs, advantages[index], part.mask, 0.01, 0.02, "sequence", part.ref_log_probs, in_loss, True
         )
+        loss = losses.sum() / (rollout.mask.sum() / 2 if reduction == "dapo" else len(index) * 4)
         optimizer.zero_grad()
-        (losses.sum() / (rollout.mask.sum() / 2)).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(by_hand.parameters(), max_norm)
         optimizer.step()
     for got, wanted in zip(policy.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+    assert stats.reward == pytest.approx(4.25) and stats.zero_variance == 0.5  # of what was earned, not of what is paid
+    assert stats.kl == pytest.approx(nats.mean().item()) and stats.kl > 0.01
+    assert stats.length == rollout.mask.sum().item() / 8 and stats.loss == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_the_share_that_the_clip_took(world):
+    """By hand, after a step so large that ratios lie beyond both ends."""
+    policy = copy.deepcopy(world.model).requires_grad_(True)
+    prompts = [prompt for prompt in world.prompts.tolist() for _ in range(4)]
+    rollout = sample_rollout(policy, world.model, prompts, 4, None, generator=torch.Generator().manual_seed(0))
+    rewards = (rollout.completions == 3).float().sum(1)
+    for low, high in ((0.01, 0.3), (0.3, 0.01)):
+        moving = copy.deepcopy(policy)
+        settings = GRPOSettings(group_size=4, clip_low=low, clip_high=high, n_epochs=2)
+        stats = grpo_step(moving, torch.optim.SGD(moving.parameters(), 1.0), rollout, rewards, settings)
+        once = copy.deepcopy(policy)
+        grpo_step(once, torch.optim.SGD(once.parameters(), 1.0), rollout, rewards,
+                  dataclasses.replace(settings, n_epochs=1))  # fmt: skip
+        ratio = (completion_log_probs(once, rollout) - rollout.log_probs).exp()
+        A = group_advantages(rewards, 4)[:, None].expand_as(ratio)
+        beyond = ((A > 0) & (ratio > 1 + high)) | ((A < 0) & (ratio < 1 - low))
+        assert 0 < beyond.float().mean() < 1
+        assert stats.clip_fraction == pytest.approx(beyond.float().mean().item())
 
 
 # --- pass@k, verifiers, additions ---

@@ -241,6 +241,27 @@ def test_padding_alone_is_finite_and_positions_are_limited(pair):
         ours(ids, types=torch.full_like(ids, 7))
 
 
+def test_a_way_to_pool_that_the_file_cannot_say_is_not_lost(tmp_path):
+    config = bert.BertConfig(99, 32, 1, 4, 56, 64, head="ForSequenceClassification")
+    model = bert.bert(config)
+    model.pool = mean_pool
+    with pytest.raises(WeightsError, match="pools with mean_pool would be read back"):
+        llmkit.save_pretrained(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+    model.pool = first_token
+    llmkit.save_pretrained(model, tmp_path)
+
+
+def test_dropout_is_kept(tmp_path):
+    """It is off in what from_pretrained gives, but whoever trains on, here or there, starts with it."""
+    for name in ("bert", "roberta"):
+        theirs = make_theirs(name)
+        theirs.config.hidden_dropout_prob = 0.25
+        theirs.save_pretrained(tmp_path / name)
+        ours, _ = llmkit.from_pretrained(tmp_path / name)
+        assert ours.config.dropout == ours.config.to_hf()["hidden_dropout_prob"] == 0.25 and not ours.training
+
+
 def test_configs_that_fit_no_model(tmp_path):
     good = bert.BertConfig(99, 32, 1, 4, 56, 64).to_hf()
     save_file({f"t{i}": torch.zeros(1) for i in range(9)}, tmp_path / "model.safetensors")  # widths are seen after it
@@ -252,6 +273,7 @@ def test_configs_that_fit_no_model(tmp_path):
         ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
         ({"hidden_size": 33}, "33"),
         ({"tie_word_embeddings": False}, "output matrix of its own"),
+        ({"pad_token_id": None}, "pad_token_id is null; Bert's is 0"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(good | change))
         with pytest.raises(WeightsError, match=words):

@@ -1,6 +1,8 @@
 """PPO: rollouts, rewards, advantages, losses; against TRL's helpers, numpy, and the exact gradient and optimum."""
 
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from llmkit.alignment.ppo import (
     value_loss,
 )
 from llmkit.alignment.rollout import (
+    Rollout,
     completion_log_probs,
     completion_mask,
     sample_rollout,
@@ -282,6 +285,24 @@ def test_a_step_raises_good_answers_and_teaches_the_values():
         assert completion_values(values, rollout)[rollout.mask].mean() > 0.01  # they began at 0; all scores are above 1
 
 
+def test_targets_are_trls():
+    """Advantages, returns and which states count, as TRL 1.0.0 computed them (later versions have no PPO)."""
+    stored = json.loads((Path(__file__).parent / "trl_ppo.json").read_text(encoding="utf-8"))
+    for case in stored["cases"]:
+        t = {name: torch.tensor(value) for name, value in case.items() if isinstance(value, list)}
+        mask = torch.arange(t["values"].size(1)) < t["lengths"][:, None]
+        log_probs, ref = (t[name].masked_fill(~mask, 0.0) for name in ("log_probs", "ref_log_probs"))
+        rollout = Rollout(mask[:, :1], mask[:, :1], mask.long(), mask, log_probs, ref, t["ended"])
+        settings = PPOSettings(
+            score_at="eos+1", kl=case["kl"], whiten_rewards=case["whiten_rewards"],
+            **{name: stored[name] for name in ("missing_eos_penalty", "beta", "gamma", "lam")},
+        )  # fmt: skip
+        got = ppo_targets(rollout, t["scores"], t["values"], settings)
+        assert torch.allclose(got.advantages, t["advantages"], atol=1e-5)
+        assert torch.allclose(got.returns, t["returns"], atol=1e-5)
+        assert torch.equal(got.value_mask, t["value_mask"].bool())
+
+
 def test_targets_end_to_end():
     """Whitened advantages of lam 1 and zero values: the rewards to come, the penalty for no end included."""
     rollout = a_rollout()
@@ -298,7 +319,10 @@ def test_a_step_obeys_every_setting():
     """Two updates written out, with nothing at its default."""
     rollout, policy = a_rollout(), small_gpt2(0)
     values = ValueModel(policy.transformer)
-    settings = PPOSettings(0.3, 0.9, 0.8, 0.01, 0.02, 0.7, 1, 2, 0.7, "k3", "eos+1", 0.5, False, False, 0.4)
+    settings = PPOSettings(
+        beta=0.3, gamma=0.9, lam=0.8, clip=0.01, value_clip=0.02, value_weight=0.7, n_epochs=1, n_minibatches=2,
+        temperature=0.7, kl="k3", score_at="eos+1", missing_eos_penalty=0.5, whiten_advantages=False, max_grad_norm=0.4,
+    )  # fmt: skip
     scores, hand, hand_values = torch.arange(32.0) / 8, copy.deepcopy(policy), copy.deepcopy(values)
     optimizer = torch.optim.SGD([*policy.parameters(), *values.parameters()], 0.3)
     ppo_step(policy, values, optimizer, rollout, scores, settings, torch.manual_seed(1))
@@ -340,16 +364,16 @@ def test_step_names_bad_input():
     scores = torch.zeros(len(rollout))
     with pytest.raises(ValueError, match="one score each"):
         ppo_step(policy, values, optimizer, rollout, scores[1:])
-    with pytest.raises(ValueError, match="beta is -1"):
-        ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(beta=-1))
-    for n in (0, 99):
-        with pytest.raises(ValueError, match=f"cut into {n} minibatches"):
-            ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(n_minibatches=n))
-    with pytest.raises(ValueError, match="score_at"):
-        ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(score_at="pad"))
-    with pytest.raises(ValueError, match="at least once"):
-        PPOSettings(n_epochs=0)
-    for name in ("clip", "value_clip", "temperature"):
+    with pytest.raises(ValueError, match="cut into 99 minibatches"):
+        ppo_step(policy, values, optimizer, rollout, scores, PPOSettings(n_minibatches=99))
+    for settings, words in (
+        ({"beta": -1}, "beta is -1"), ({"n_epochs": 0}, "at least once"), ({"n_minibatches": 0}, "at least one part"),
+        ({"score_at": "pad"}, "score_at 'pad' is not known: take one of eos, eos\\+1"), ({"kl": "k9"}, "one of k1, k2"),
+        ({"lam": 2.0}, "lam is between 0 and 1"), ({"gamma": -0.1}, "gamma is between"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            PPOSettings(**settings)
+    for name in ("clip", "value_clip", "temperature", "max_grad_norm"):
         with pytest.raises(ValueError, match=f"{name} is above 0, got 0"):
             PPOSettings(**{name: 0.0})
     rollout.mask[0] = False

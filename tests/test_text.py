@@ -42,6 +42,23 @@ def test_local_files_of_the_hubs_formats(tmp_path, offline):
         hub_text("json", data_files=str(lines), field="review")
 
 
+def test_a_data_set_that_is_a_program_is_read_from_the_files_that_the_hub_made_of_it(monkeypatch, offline):
+    asked = []
+
+    def load_dataset(name, config, split, revision=None, **options):
+        asked.append(revision)
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found wnut_17.py")
+        return offline.Dataset.from_dict({"tokens": [["Ann", "left"]], "ner_tags": [[9, 0]]})
+
+    monkeypatch.setattr(offline, "load_dataset", load_dataset)
+    assert hub_rows("leondz/wnut_17", ["tokens", "ner_tags"]) == [(["Ann", "left"], [9, 0])]
+    assert asked == [None, "refs/convert/parquet"]
+    with pytest.raises(RuntimeError, match="another"):
+        monkeypatch.setattr(offline, "load_dataset", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("another")))
+        hub_rows("leondz/wnut_17", ["tokens"])
+
+
 def test_without_the_hub_it_says_what_to_do(monkeypatch, offline):
     def unreachable(*args, **kwargs):
         raise ConnectionError("no route")

@@ -21,6 +21,7 @@ def main() -> None:
         "gradient over all answers": lambda: by_exact_gradient(world),
         "PPO, 300 steps of 288 answers": lambda: by_ppo(world),
         "REINFORCE, KL in the reward": lambda: by_grpo(world, kl="reward", **REINFORCE)[0],
+        "GRPO, KL in the reward": lambda: by_grpo(world, kl="reward")[0],
         "REINFORCE, k3 in the loss": lambda: by_grpo(world, kl="loss", **REINFORCE)[0],
         "DPO, 500 pairs": lambda: by_dpo(world, 500, 60),
         "DPO, 512,000 pairs": lambda: by_dpo(world, 512_000, 150),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 KL_ESTIMATORS = ("k1", "k2", "k3")
+GROUP_STDS = ("sample", "population", "none")
 
 
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, kind: str = "k1") -> Tensor:
@@ -162,7 +163,9 @@ def group_advantages(rewards: Tensor, group_size: int, std: str = "sample", eps:
     std       what the distance from the group's mean is divided by: "sample" deviation (n - 1, TRL), "population" (n,
               DeepSeekMath's formula as numpy writes it), "none" (Dr. GRPO)
 
-    The advantages of a group sum to 0; a group of equal rewards gets 0 and teaches nothing. Sources: Shao et al. 2024,
+    The advantages of a group sum to 0; a group of equal rewards gets 0 and teaches nothing. The answer itself is in the
+    mean that it is compared with, so "none" gives (n - 1) / n of the true policy gradient on average, for groups of n;
+    with a deviation the mean gradient has another direction, too. Sources: Shao et al. 2024,
     section 4.1.2; Liu et al. 2025 (Dr. GRPO), section 3.1.
 
     >>> group_advantages(torch.tensor([1.0, 0.0, 0.0, 0.0]), 4)
@@ -172,7 +175,7 @@ def group_advantages(rewards: Tensor, group_size: int, std: str = "sample", eps:
     centred = grouped - grouped.mean(1, keepdim=True)
     if std == "none":
         return centred.flatten()
-    if std not in ("sample", "population"):
+    if std not in GROUP_STDS:
         raise ValueError(f"std is 'sample', 'population' or 'none', got {std!r}")
     return (centred / (grouped.std(1, correction=int(std == "sample"), keepdim=True) + eps)).flatten()
 

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.alignment.advantages import (
+    GROUP_STDS,
     check_beta,
     group_advantages,
     kl_estimate,
     masked_mean,
     zero_variance_fraction,
 )
-from llmkit.alignment.minibatches import checked_scores, minibatches
+from llmkit.alignment.minibatches import UpdateSettings, checked_scores, minibatches
 from llmkit.alignment.rollout import Rollout, completion_log_probs
 from llmkit.training.optim import clip_gradients
 
@@ -93,36 +94,32 @@ REDUCTIONS: dict[str, Callable[[Tensor, Tensor, int, float], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class GRPOSettings:
-    """TRL's defaults but one: `reduction` there is "dapo", here the paper's; always say which you mean.
+@dataclass(frozen=True, kw_only=True)
+class GRPOSettings(UpdateSettings):
+    """TRL's defaults but two: there `reduction` is "dapo" and `correct_kl` (use_bias_correction_kl, which counts only
+    with a beta) is true, here they are the paper's. Always say which you mean.
 
     kl   "loss": beta k3 in every token's loss (the paper). "reward": beta k1, summed over the answer, comes off its
          reward, which is the KL that RLHF's optimum is defined with
     """
 
+    beta: float = 0.0
+    n_epochs: int = 1
     group_size: int = 8
     reduction: str = "grpo"
     std: str = "sample"
     clip_low: float = 0.2
     clip_high: float = 0.2
     level: str = "token"
-    beta: float = 0.0
     kl: str = "loss"
     correct_kl: bool = False
-    n_epochs: int = 1
-    n_minibatches: int = 1
-    temperature: float = 1.0
-    max_grad_norm: float = 1.0
 
     def __post_init__(self):
-        check_beta(self.beta)
-        if self.n_epochs < 1:
-            raise ValueError(f"n_epochs is {self.n_epochs}: a batch is learnt from at least once")
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(f"reduction {self.reduction!r} is not known: take one of {', '.join(REDUCTIONS)}")
-        if self.kl not in ("loss", "reward"):
-            raise ValueError(f"kl stands in the 'loss' or in the 'reward', got {self.kl!r}")
+        super().__post_init__()
+        if self.group_size < 2:
+            raise ValueError(f"a group of {self.group_size} has nothing to be compared with: take at least 2 answers")
+        self._above_0("clip_low", "clip_high")
+        self._one_of(reduction=tuple(REDUCTIONS), std=GROUP_STDS, level=("token", "sequence"), kl=("loss", "reward"))
 
 
 @dataclass(frozen=True)

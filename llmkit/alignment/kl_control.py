@@ -12,6 +12,8 @@ class AdaptiveKL:
     >>> control = AdaptiveKL(beta=1.0, target=5.0)
     >>> control.update(20.0), control.update(0.0)
     (1.02, 0.9996)
+
+    After each step: settings = dataclasses.replace(settings, beta=control.update(stats.kl)).
     """
 
     beta: float

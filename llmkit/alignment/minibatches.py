@@ -1,12 +1,42 @@
-"""What PPO's and GRPO's updates do alike: they check the scores of a batch, and go over it in shuffled parts."""
+"""What PPO's and GRPO's updates have in common: some settings, checked scores, and shuffled parts of a batch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from llmkit.alignment.advantages import last_token
+from llmkit.alignment.advantages import check_beta, last_token
 from llmkit.alignment.rollout import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSettings:
+    """How an update goes over a batch of answers. Raises ValueError for values that no update can use."""
+
+    beta: float  # price of a nat of KL, in units of score
+    n_epochs: int  # passes over the batch
+    n_minibatches: int = 1  # parts of it, one step each
+    temperature: float = 1.0  # that the answers were drawn with
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self):
+        check_beta(self.beta)
+        if self.n_epochs < 1:
+            raise ValueError(f"n_epochs is {self.n_epochs}: a batch is learnt from at least once")
+        if self.n_minibatches < 1:
+            raise ValueError(f"n_minibatches is {self.n_minibatches}: a batch has at least one part")
+        self._above_0("temperature", "max_grad_norm")
+
+    def _above_0(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is above 0, got {getattr(self, name)}")
+
+    def _one_of(self, **known: tuple[str, ...]) -> None:
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not known: take one of {', '.join(values)}")
 
 
 def checked_scores(rollout: Rollout, scores: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.alignment.advantages import (
+    KL_ESTIMATORS,
     gae,
     masked_mean,
     masked_whiten,
@@ -13,7 +14,7 @@ from llmkit.alignment.advantages import (
     token_rewards,
     value_mask,
 )
-from llmkit.alignment.minibatches import checked_scores, minibatches
+from llmkit.alignment.minibatches import UpdateSettings, checked_scores, minibatches
 from llmkit.alignment.rollout import Rollout, completion_logits
 from llmkit.alignment.value import completion_values
 from llmkit.training.optim import clip_gradients
@@ -65,32 +66,31 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     return 0.5 * masked_mean(torch.maximum((values - returns).square(), (near - returns).square()), mask)
 
 
-@dataclass(frozen=True)
-class PPOSettings:
-    """The defaults are those of TRL's PPO trainer; beta in units of score a nat."""
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(UpdateSettings):
+    """The defaults are those of TRL 1.0's PPO trainer but three: it draws at temperature 0.7, puts the score one place
+    after the end ("eos+1"), and does not clip gradients."""
 
     beta: float = 0.05
+    n_epochs: int = 4
     gamma: float = 1.0
     lam: float = 0.95
     clip: float = 0.2
     value_clip: float = 0.2
     value_weight: float = 0.1
-    n_epochs: int = 4
-    n_minibatches: int = 1
-    temperature: float = 1.0
     kl: str = "k1"
     score_at: str = "eos"
     missing_eos_penalty: float | None = None
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    max_grad_norm: float = 1.0
 
     def __post_init__(self):
-        if self.n_epochs < 1:
-            raise ValueError(f"n_epochs is {self.n_epochs}: a batch is learnt from at least once")
-        for name in ("clip", "value_clip", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is above 0, got {getattr(self, name)}")
+        super().__post_init__()
+        self._above_0("clip", "value_clip")
+        self._one_of(kl=KL_ESTIMATORS, score_at=("eos", "eos+1"))
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is between 0 and 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,7 @@ def ppo_step(
     optimizer   of both models' parameters (AdamW of llmkit, or torch's)
     scores      (B,) what the answers are worth, from a reward model or a verifier
 
-    Raises ValueError for scores of another length, an answer without tokens, beta < 0, or more minibatches than
-    answers.
+    Raises ValueError for scores of another length, an answer without tokens, or more minibatches than answers.
     """
     scores = checked_scores(rollout, scores)
     with torch.no_grad():

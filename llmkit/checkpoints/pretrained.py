@@ -10,6 +10,7 @@ from torch import nn
 from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json, save_safetensors, write_json
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.checkpoints.weights import building_from, load_weights, stored_weights
+from llmkit.layers.encoder_heads import first_token
 from llmkit.layers.heads import CausalLM
 from llmkit.models import FAMILIES, family_of
 from llmkit.tokenizers.base import TEXT_ENDS, Tokenizer
@@ -67,7 +68,15 @@ def from_pretrained(
 def save_pretrained(
     model: Any, folder: str | Path, tokenizer: Tokenizer | None = None, max_shard_bytes: int = 5 * 10**9
 ) -> None:
-    """Write config.json and safetensors (and the tokenizer) as transformers reads them."""
+    """Write config.json and safetensors (and the tokenizer) as transformers reads them.
+
+    Raises WeightsError for a part that their files know nothing of: a parameter of one's own, another way to pool.
+    """
+    if getattr(model, "pool", first_token) is not first_token:
+        raise WeightsError(
+            f"a classifier that pools with {model.pool.__name__} would be read back as one that takes the first token: "
+            "save the state_dict instead"
+        )
     family = family_of(model.config)
     folder = Path(folder)
     save_safetensors(stored_weights(model, family.weights(model.config)), folder, max_shard_bytes)

@@ -28,8 +28,8 @@ class Copy:
     def __init__(self, *names: str):
         self.names = names
 
-    def source(self, checkpoint: Mapping[str, Tensor], numbers: list[str]) -> str:
-        """The name in the file; raises WeightsError when no spelling is there."""
+    def source(self, checkpoint: Mapping[str, Tensor], numbers: list[str]) -> str | None:
+        """The name in the file; raises WeightsError when no spelling is there, None is for a tensor of zeros."""
         spelled = [name.format(*numbers) for name in self.names]
         for name in spelled:
             if name in checkpoint:
@@ -56,8 +56,11 @@ class Transpose(Copy):
         return value.t()
 
 
-class Squeeze(Copy):
-    """A vector there has a first axis of length 1."""
+class RowOrZeros(Copy):
+    """A vector that has a first axis of length 1 there; a file without it means zeros."""
+
+    def source(self, checkpoint: Mapping[str, Tensor], numbers: list[str]) -> str | None:
+        return next((name for name in self.names if name in checkpoint), None)
 
     def load(self, stored: Tensor) -> Tensor:
         return stored.squeeze(0)

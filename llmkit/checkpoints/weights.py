@@ -51,6 +51,10 @@ def load_weights(
         entry = table[template]
         try:
             source = entry.source(checkpoint, numbers)
+            if source is None:
+                zeros = torch.zeros(parameter.shape, dtype=dtype or next(model.parameters()).dtype)
+                _assign(model, parameter, zeros, zeros)
+                continue
             stored = read(source)
         except WeightsError as error:
             raise WeightsError(f"{name}: {error}. Is this checkpoint of the kind that config.json says?") from None

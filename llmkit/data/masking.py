@@ -41,6 +41,8 @@ def mask_tokens(
         raise ValueError(f"rate is a share between 0 and 1, got {rate}")
     if mask_share < 0 or random_share < 0 or mask_share + random_share > 1:
         raise ValueError(f"mask_share and random_share are shares of at most 1, got {mask_share}, {random_share}")
+    if words is not None and words.shape != ids.shape:
+        raise ValueError(f"words {tuple(words.shape)} must number each of the ids {tuple(ids.shape)}")
     fixed = special.bool()
     if words is not None:
         fixed = fixed | ~_first_of_word(words, fixed)
@@ -99,6 +101,8 @@ def _first_of_word(words: Tensor, special: Tensor) -> Tensor:
 
 def _whole_words(chosen: Tensor, words: Tensor, special: Tensor) -> Tensor:
     """A word whose first token was chosen is chosen whole."""
+    if not words.numel():
+        return chosen
     number = _first_of_word(words, special).cumsum(-1)  # (B, T) counts words, also those of equal `words` far apart
     heads = torch.zeros(len(chosen), int(number.max()) + 1, dtype=torch.bool)  # (B, n words + 1)
     rows, columns = chosen.nonzero(as_tuple=True)

@@ -117,8 +117,15 @@ def hub_stream(name: str, field: str = "text", split: str = "train", **options: 
 def _load(name: str, split: str, options: dict[str, Any]) -> Any:
     import datasets
 
+    part = options.pop("config", None)
     try:
-        return datasets.load_dataset(name, options.pop("config", None), split=split, **options)
+        try:
+            return datasets.load_dataset(name, part, split=split, **options)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error) or "revision" in options:
+                raise
+            # a data set that is a program (WNUT-17 is): the Hub keeps what it gave, as files, on a branch
+            return datasets.load_dataset(name, part, split=split, revision="refs/convert/parquet", **options)
     except (ConnectionError, OSError) as error:
         if options.get("data_files"):
             raise

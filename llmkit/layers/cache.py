@@ -40,11 +40,12 @@ class LayerCache:
         return torch.arange(self.length + n_new, device=device)
 
     def reorder(self, rows: Tensor) -> None:
-        """Let text i of the batch go on from text rows[i]: beam search keeps the best and drops the others."""
+        """Let text i of the batch go on from text rows[i]: beam search keeps the best and drops the others.
+
+        A row may go on only from one that reads the same text: the memory stays where it is.
+        """
         if self.k is not None:
             self.k, self.v = self.k[rows], self.v[rows]
-        if self.memory is not None:
-            self.memory = self.memory[0][rows], self.memory[1][rows]
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens: speculative decoding takes back what was refused."""
@@ -52,7 +53,12 @@ class LayerCache:
             raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
         if self.k is not None:
             self.k, self.v = self.k[..., :length, :], self.v[..., :length, :]
+        self._cut(length)
+
+    def _cut(self, length: int) -> None:
         self.length = length
+        if length == 0:  # what comes next may be the answer to another text
+            self.memory = None
 
 
 class StaticLayerCache(LayerCache):
@@ -77,7 +83,7 @@ class StaticLayerCache(LayerCache):
     def truncate(self, length: int) -> None:
         if length > self.length:
             raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
-        self.length = length
+        self._cut(length)
 
 
 class RingLayerCache(LayerCache):

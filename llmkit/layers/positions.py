@@ -102,6 +102,12 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, n_heads: int, bidirectional: bool, n_buckets: int = 32, max_distance: int = 128):
         super().__init__()
+        exact = n_buckets // (4 if bidirectional else 2)  # these many distances have a bucket each
+        if not 1 <= exact < max_distance:
+            raise ValueError(
+                f"{n_buckets} buckets give {exact} distances one each, which must be at least 1 and below max_distance "
+                f"{max_distance}"
+            )
         self.weight = nn.Parameter(torch.zeros(n_buckets, n_heads))
         self.bidirectional, self.max_distance = bidirectional, max_distance
 

@@ -59,6 +59,7 @@ class ConditionalLM:
 
     def __init__(self, model: Seq2SeqLM, memory: Tensor, memory_mask: Mask = None):
         self.model, self.memory, self.memory_mask = model, memory, memory_mask
+        self._for_beams = 1, memory, memory_mask
 
     def __call__(
         self,
@@ -77,10 +78,10 @@ class ConditionalLM:
         return logits if self.model.logits_bias is None else logits + self.model.logits_bias
 
     def _for(self, n_beams: int) -> tuple[Tensor, Mask]:
-        if n_beams == 1:
-            return self.memory, self.memory_mask
-        mask = None if self.memory_mask is None else self.memory_mask.repeat_interleave(n_beams, 0)
-        return self.memory.repeat_interleave(n_beams, 0), mask
+        if n_beams != self._for_beams[0]:  # repeated once, not for every token
+            mask = None if self.memory_mask is None else self.memory_mask.repeat_interleave(n_beams, 0)
+            self._for_beams = n_beams, self.memory.repeat_interleave(n_beams, 0), mask
+        return self._for_beams[1:]
 
     def new_cache(self, max_len: int | None = None) -> Cache:
         """An empty cache for the answer, static with max_len, else growing."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from llmkit.checkpoints.tables import Copy, Squeeze, weight_and_bias
+from llmkit.checkpoints.tables import Copy, RowOrZeros, weight_and_bias
 from llmkit.layers.attention import MultiHeadAttention
 from llmkit.layers.blocks import PostNormBlock
 from llmkit.layers.cross import CrossAttention, PostNormCrossBlock
@@ -20,7 +20,11 @@ OFFSET = 2  # unused rows at the beginning of both position tables, as in RoBERT
 
 @dataclass(frozen=True)
 class BartConfig:
-    """The defaults are BART base, 139,420,416 parameters."""
+    """The defaults are BART base, 139,420,416 parameters.
+
+    forced_bos_id, forced_eos_id   tokens that transformers' generate forces to the front and to the end of an answer;
+                                   kept for it and not used here: begin an answer with (start_id, forced_bos_id)
+    """
 
     vocab_size: int = 50265
     d_model: int = 768
@@ -37,6 +41,8 @@ class BartConfig:
     pad_id: int = 1
     start_id: int = 2  # the decoder begins with the end token
     end_id: int = 2
+    forced_bos_id: int | None = None
+    forced_eos_id: int | None = None
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "BartConfig":
@@ -51,8 +57,9 @@ class BartConfig:
             hf["vocab_size"], hf["d_model"], hf["encoder_layers"], hf["decoder_layers"],
             hf["encoder_attention_heads"], hf["decoder_attention_heads"], hf["encoder_ffn_dim"],
             hf["decoder_ffn_dim"], hf["max_position_embeddings"], hf.get("activation_function", "gelu"),
-            scale_embedding=bool(hf.get("scale_embedding")), pad_id=hf.get("pad_token_id", 1),
+            hf.get("dropout", 0.1), scale_embedding=bool(hf.get("scale_embedding")), pad_id=hf.get("pad_token_id", 1),
             start_id=hf.get("decoder_start_token_id", 2), end_id=hf.get("eos_token_id", 2),
+            forced_bos_id=hf.get("forced_bos_token_id"), forced_eos_id=hf.get("forced_eos_token_id"),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:
@@ -65,6 +72,8 @@ class BartConfig:
             "activation_function": self.activation, "scale_embedding": self.scale_embedding,
             "tie_word_embeddings": True, "is_encoder_decoder": True, "pad_token_id": self.pad_id,
             "decoder_start_token_id": self.start_id, "eos_token_id": self.end_id,
+            "forced_bos_token_id": self.forced_bos_id, "forced_eos_token_id": self.forced_eos_id,
+            "dropout": self.dropout,
         }  # fmt: skip
 
 
@@ -102,16 +111,24 @@ def bart(config: BartConfig) -> Seq2SeqLM:
     return model
 
 
-IGNORE = r"^model\.(encoder|decoder)\.embed_tokens\.weight$|^lm_head\.weight$"
+# The published base and large are bare ("BartModel"): no "model." in front, and no bias of the logits.
+IGNORE = r"^(model\.)?(encoder|decoder)\.(embed_tokens\.weight|version)$|^lm_head\.weight$"
 
 
 def weights(config: BartConfig) -> dict[str, Copy]:
     """Our names -> names in BART's files."""
-    table = {"encoder.embed.tokens.weight": Copy("model.shared.weight"), "logits_bias": Squeeze("final_logits_bias")}
+
+    def either(name: str) -> tuple[str, str]:
+        return f"model.{name}", name
+
+    table = {
+        "encoder.embed.tokens.weight": Copy(*either("shared.weight")),
+        "logits_bias": RowOrZeros("final_logits_bias"),
+    }
     for side in ("encoder", "decoder"):
-        block, there = side + ".blocks.{}.", f"model.{side}.layers." + "{}."
-        table[f"{side}.embed.positions.weight"] = Copy(f"model.{side}.embed_positions.weight")
-        table |= weight_and_bias(f"{side}.embed.norm", f"model.{side}.layernorm_embedding")
+        block, there = side + ".blocks.{}.", side + ".layers.{}."
+        table[f"{side}.embed.positions.weight"] = Copy(*either(f"{side}.embed_positions.weight"))
+        table |= weight_and_bias(f"{side}.embed.norm", *either(f"{side}.layernorm_embedding"))
         names = {
             "attn_norm": "self_attn_layer_norm", "cross_norm": "encoder_attn_layer_norm",
             "mlp_norm": "final_layer_norm", "mlp.up_proj": "fc1", "mlp.down_proj": "fc2",
@@ -121,5 +138,5 @@ def weights(config: BartConfig) -> dict[str, Copy]:
                 f"{ours}.{p}_proj": f"{theirs}.{q}_proj" for p, q in zip("qkvo", ("q", "k", "v", "out"), strict=True)
             }
         for ours, theirs in names.items():
-            table |= weight_and_bias(block + ours, there + theirs)
+            table |= weight_and_bias(block + ours, *either(there + theirs))
     return table

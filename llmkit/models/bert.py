@@ -54,13 +54,15 @@ class BertConfig:
         if hf.get("hidden_act", "gelu") not in ACTIVATIONS:
             raise ValueError(f"the activation {hf['hidden_act']!r} is not one of {', '.join(ACTIVATIONS)}")
         head, pad_id = cls._head(hf), hf.get("pad_token_id", cls.pad_id)
+        if pad_id is None:
+            raise ValueError(f"pad_token_id is null; {cls.family}'s is {cls.pad_id}")
         if HEADS[head] is MaskedLM and not hf.get("tie_word_embeddings", True):
             raise ValueError(f"{cls.family} with an output matrix of its own (tie_word_embeddings) is not built here")
         return cls(
             hf["vocab_size"], hf["hidden_size"], hf["num_hidden_layers"], hf["num_attention_heads"],
             hf["intermediate_size"], hf["max_position_embeddings"] - cls.offset, hf.get("type_vocab_size", 2),
-            hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), pad_id=pad_id,
-            head=head, labels=_labels(hf),
+            hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), hf.get("hidden_dropout_prob", 0.1), pad_id,
+            head, _labels(hf),
         )  # fmt: skip
 
     @classmethod
@@ -82,7 +84,7 @@ class BertConfig:
             "num_attention_heads": self.n_heads, "intermediate_size": self.d_ff,
             "max_position_embeddings": self.max_len + self.offset, "type_vocab_size": self.n_types,
             "layer_norm_eps": self.norm_eps, "hidden_act": self.activation, "pad_token_id": self.pad_id,
-            "tie_word_embeddings": True, "id2label": numbered,
+            "hidden_dropout_prob": self.dropout, "tie_word_embeddings": True, "id2label": numbered,
             "label2id": {label: int(i) for i, label in numbered.items()},
         }  # fmt: skip
 

@@ -41,7 +41,7 @@ class GPT2Config:
             raise ValueError(f"the activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
         return cls(
             hf["vocab_size"], hf["n_positions"], hf["n_embd"], hf["n_layer"], hf["n_head"], hf.get("n_inner"),
-            activation, hf.get("layer_norm_epsilon", 1e-5),
+            activation, hf.get("layer_norm_epsilon", 1e-5), hf.get("resid_pdrop", 0.1),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:
@@ -49,7 +49,8 @@ class GPT2Config:
             "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": self.vocab_size,
             "n_positions": self.max_len, "n_ctx": self.max_len, "n_embd": self.d_model, "n_layer": self.n_layers,
             "n_head": self.n_heads, "n_inner": self.d_ff, "activation_function": self.activation,
-            "layer_norm_epsilon": self.norm_eps, "tie_word_embeddings": True,
+            "layer_norm_epsilon": self.norm_eps, "resid_pdrop": self.dropout, "embd_pdrop": self.dropout,
+            "tie_word_embeddings": True,
         }  # fmt: skip
 
 

@@ -14,7 +14,10 @@ from llmkit.models.bert import BertConfig, bert, encoder_weights, layer_norm
 
 @dataclass(frozen=True)
 class RobertaConfig(BertConfig):
-    """The defaults are RoBERTa base, 124,645,632 parameters with its pooler and no other head."""
+    """The defaults are RoBERTa base, 124,645,632 parameters with its pooler and no other head.
+
+    A padded batch needs its attention_mask here, which tells the positions too; transformers finds padding in the ids.
+    """
 
     vocab_size: int = 50265
     n_types: int = 1

@@ -51,6 +51,8 @@ class T5Config:
         if kind not in ("relu", "gated-gelu"):
             raise ValueError(f"T5's MLP is 'relu' (v1.0) or 'gated-gelu' (v1.1), not {kind!r}")
         pad_id = hf.get("pad_token_id", 0)
+        if pad_id is None:
+            raise ValueError("pad_token_id is null, but T5's decoder begins with padding: T5's is 0")
         if hf.get("decoder_start_token_id", pad_id) not in (None, pad_id):
             raise ValueError(f"T5's decoder begins with padding, {pad_id}, not with {hf['decoder_start_token_id']}")
         # transformers 4 says it by tying, transformers 5 ties all and says it by scaling
@@ -59,7 +61,7 @@ class T5Config:
             hf["vocab_size"], hf["d_model"], hf["num_layers"], hf.get("num_decoder_layers"), hf["num_heads"],
             hf["d_kv"], hf["d_ff"], hf.get("relative_attention_num_buckets", 32),
             hf.get("relative_attention_max_distance", 128), hf.get("layer_norm_epsilon", 1e-6),
-            gated=kind == "gated-gelu", tie=tie, pad_id=pad_id, end_id=hf.get("eos_token_id", 1),
+            hf.get("dropout_rate", 0.1), kind == "gated-gelu", tie, pad_id, hf.get("eos_token_id", 1),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class T5Config:
             "d_model": self.d_model, "d_kv": self.head_dim, "d_ff": self.d_ff, "num_layers": self.n_layers,
             "num_decoder_layers": self.n_decoder_layers or self.n_layers, "num_heads": self.n_heads,
             "relative_attention_num_buckets": self.n_buckets, "relative_attention_max_distance": self.max_distance,
-            "layer_norm_epsilon": self.norm_eps, "feed_forward_proj": "gated-gelu" if self.gated else "relu",
+            "layer_norm_epsilon": self.norm_eps, "dropout_rate": self.dropout,
+            "feed_forward_proj": "gated-gelu" if self.gated else "relu",
             "tie_word_embeddings": self.tie, "scale_decoder_outputs": self.tie, "is_encoder_decoder": True,
             "pad_token_id": self.pad_id, "eos_token_id": self.end_id, "decoder_start_token_id": self.start_id,
         }  # fmt: skip
@@ -118,7 +121,8 @@ def t5(config: T5Config) -> Seq2SeqLM:
 def _init_weights(model: Seq2SeqLM, config: T5Config) -> None:
     """Each matrix by the number of its inputs; q smaller still, which does the work of 1 / sqrt(head_dim).
 
-    Source: transformers `T5PreTrainedModel._init_weights`, after mesh-tensorflow.
+    Source: transformers `T5PreTrainedModel._init_weights`, after mesh-tensorflow. An output matrix of its own is one
+    more matrix here; transformers draws it like the token table, with std 1, so that the first logits are in the tens.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name != "lm_head":
