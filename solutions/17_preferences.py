@@ -618,14 +618,14 @@ for key, color, name in (("own", COLORS["bad"], "its own pairs"), ("new", COLORS
     rows = [[run["rewards"][str(n)][key] for n in stored["sizes"]] for run in three]
     for row in rows:
         axis.plot(stored["sizes"], row, "o-", color=color, linewidth=0.8, markersize=4, alpha=0.5)
-    at = sum(row[-1] for row in rows) / len(rows)
-    place = {"own": "bottom", "names_better": "top"}.get(key, "center")  # these two end close together
-    axis.text(stored["sizes"][-1] * 1.1, at, name, color=color, va=place, fontsize=9)
+    i = 1 if key == "own" else -1  # in the middle: at its end it meets the others
+    at = sum(row[i] for row in rows) / len(rows)
+    axis.text(stored["sizes"][i] * 1.1, at, name, color=color, va="center", fontsize=9)
 top = sum(run["ceiling_of_others"] for run in three) / len(three)
 axis.axhline(top, color=COLORS["model"], linewidth=1, linestyle="--")
 axis.text(60, top + 0.01, "ceiling of the 384 new pairs", color=COLORS["model"], fontsize=9)
 axis.set(xscale="log", xlabel="pairs", ylabel="share right", xlim=(55, 12_000), xticks=stored["sizes"],
-         title="256 pairs teach no more than 64")  # fmt: skip
+         title="Few pairs are learnt by heart")  # fmt: skip
 axis.set_xticks([], minor=True)
 axis.set_xticklabels([f"{n:,}" for n in stored["sizes"]])
 mean_of = {(n, key): sum(run["rewards"][str(n)][key] for run in three) / len(three) for n in stored["sizes"] for key in ("own", "new", "names_better")}  # fmt: skip
@@ -634,10 +634,10 @@ few_pairs, some_pairs, many_pairs = stored["sizes"]
 for n in stored["sizes"]:
     print(f"{n:5,} pairs: {mean_of[n, 'own']:.2f} right of its own, {mean_of[n, 'new']:.2f} of new ones, names the better one in {mean_of[n, 'names_better']:.2f}")  # fmt: skip
 assert mean_of[few_pairs, "own"] > mean_of[many_pairs, "own"] and mean_of[many_pairs, "new"] < top
-assert mean_of[some_pairs, "new"] < mean_of[few_pairs, "new"] < mean_of[many_pairs, "new"] - 0.05
+assert max(mean_of[few_pairs, "new"], mean_of[some_pairs, "new"]) < mean_of[many_pairs, "new"] - 0.03
 
 # %% [markdown]
-# 256 pairs bought nothing: they are learnt by heart like the 64, and new pairs are judged no better. Only 1,280, each seen about three times, are too many to be learnt by heart, and they teach the model clearly more. (Dashes: the most that the blue line can reach. The green one leaves the noise out; its ceiling is 1.)
+# 256 pairs are learnt by heart like the 64, and new pairs are judged hardly better. (All of this was made twice, the other time from an SFT model that another machine had trained; then 256 pairs bought nothing at all.) Only 1,280, each seen about three times, are too many to be learnt by heart, and they teach the model clearly more. (Dashes: the most that the blue line can reach. The green one leaves the noise out; its ceiling is 1.)
 #
 # Then we put to use what we know so far, with the 1,280 pairs of each seed: **best of 16** by the reward model; **rejection-sampling SFT**, where the best of 8 answers to each of 384 openings become examples for some more SFT; and **DPO** (β = 0.1, where the small world had 0.5; learning rate 0.001; 100 steps of 32 pairs). All answer the same 200 openings. `SFT again` is the SFT model once more, with other random numbers: the control, which shows what chance alone does to each column.
 #
@@ -671,7 +671,6 @@ for name in ("DPO", "SFT again"):
     print(
         f"{name:9} wins, seed by seed:", ", ".join(f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, low, high in wins)
     )
-assert min(high for _, _, high in wins) < 0.5
 print("your guess:", guess)
 for run in three:
     of = {name: run["methods"][name] for name in LEARNT}
@@ -679,7 +678,7 @@ for run in three:
     assert (
         of["DPO"]["sentiment"] > of["SFT"]["sentiment"] and of["DPO"]["grammatical"] < of["SFT"]["grammatical"] - 0.05
     )
-    assert of["DPO"]["kl"] > of["best of 16"]["kl"] and of["DPO"]["score"] < of["rejection SFT"]["score"] - 0.1
+    assert of["DPO"]["kl"] > of["best of 16"]["kl"] and of["DPO"]["score"] < of["rejection SFT"]["score"] - 0.05
 fig, axis = figure(height=3.2)
 SHADE = dict(zip(LEARNT, ("#555555", COLORS["good"], COLORS["key"], COLORS["model"]), strict=True))
 draw_two_measures(axis, {
@@ -692,20 +691,21 @@ for run in three:
 again = [(run["methods"]["SFT again"]["proxy"], run["methods"]["SFT again"]["score"]) for run in three]
 axis.plot(*zip(*again, strict=True), "o", color="#555555", fillstyle="none", markersize=5)
 axis.text(*min(again), "SFT again (rings)  ", color="#555555", ha="right", va="center", fontsize=8.5)
-axis.set(xlim=(-0.75, 2.15), ylim=(0.75, 1.17), xlabel="proxy: mean score by the seed's own reward model",
+heights = [run["methods"][name]["score"] for run in three for name in ("SFT again", *LEARNT)]
+axis.set(xlim=(-0.75, 2.15), ylim=(min(heights) - 0.05, max(heights) + 0.05), xlabel="proxy: mean score by the seed's own reward model",
          title="What the reward model says, and what is true")  # fmt: skip
 show(fig, alt="Mean true score against mean proxy, a dot for each seed. Means: " + "; ".join(
     f"{name} proxy {sum(run['methods'][name]['proxy'] for run in three) / len(three):.2f}, true {sum(run['methods'][name]['score'] for run in three) / len(three):.2f}"
     for name in LEARNT))  # fmt: skip
 
 # %% [markdown]
-# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and about as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time, and may lose a few stories of toyland: `gramm.` 0.79 where SFT has 0.83, though in one seed there is hardly a difference. Hold every cleverer method against these two.
+# Choosing among the SFT model's own answers is cheap and honest: best of 16 gains in truth what the table shows, and at least about as many of its stories are toyland's as before, because it can only choose what the SFT model says anyway. Rejection-sampling SFT keeps most of that gain without drawing 16 answers each time. (It may cost a few stories of toyland: from the other SFT model it went from 0.83 to 0.79.) Hold every cleverer method against these two.
 #
-# DPO moved much farther (its KL is above rejection SFT's, and above all that best of 16's can be) and gained less in truth. Its stories are gladder, but far fewer of them are toyland's: mood and `gramm.` went opposite ways. The proxy alone did not say so. On average it gives DPO 0.89 and rejection SFT 0.86; the truth gives them 0.90 and 1.04. The grey lines join the two, seed by seed: the truth puts DPO lower in all three, one of the reward models puts it higher. The loss asks for a difference between two whole stories; nothing in it says that what both have in common, being stories of toyland, should stay.
+# DPO moved much farther (its KL is above rejection SFT's, and above all that best of 16's can be) and gained less in truth. Its stories are gladder, but far fewer of them are toyland's: mood and `gramm.` went opposite ways. Does the proxy say so? The grey lines join rejection SFT and DPO, seed by seed: the truth puts DPO lower in all three. The reward models put it a little lower, too, this time; with the other SFT model they put it a little higher on average, and the truth was the same. The loss asks for a difference between two whole stories; nothing in it says that what both have in common, being stories of toyland, should stay.
 #
 # The source itself has not 1 but 0.93: all its stories are toyland's, and these 200 happen to be a little gloomy. So a score above 0.93 means gladder than the source, not better at toyland.
 #
-# One seed's win rate from 200 openings is good to about 6 points either way, and DPO's interval reaches 0.50, a coin's share, in one seed. Nor is that all: in one seed the interval of the control, the SFT model against itself, *leaves out* the coin. Small differences say nothing here. And DPO was run with one β, one rate and one number of steps; we did not look for the best.
+# One seed's win rate from 200 openings is good to about 6 points either way, and DPO's interval holds 0.50, a coin's share, in one seed. Look at the line of the control, too, the SFT model against itself: that much is chance. (With the other SFT model one of its three intervals even left out the coin.) Small differences say nothing here. And DPO was run with one β, one rate and one number of steps; we did not look for the best.
 #
 # ### What becomes of the pairs' own answers?
 #

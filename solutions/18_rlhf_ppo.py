@@ -423,9 +423,10 @@ assert likely.values[0, 0] > 0.5
 #
 # ## The plane
 #
-# All policies can be drawn as points: how far from the reference, and how much reward. The line is traced by the best policies for all $\beta$; above it there is nothing. Best-of-n (lesson 17) needs no training: draw n answers, keep the one with the most reward (its dots: n = 1, 2, 4, 8, 16, 32).
+# All policies can be drawn as points: how far from the reference, and how much reward. The line is traced by the best policies for all $\beta$; above it there is nothing. Best-of-n (lesson 17) needs no training: draw n answers, keep the one with the most reward (its dots: n = 1, 2, 4, 8, 16, 32). Crosses: other methods on the same world, trained at full length by `benchmarks/results/exact_rlhf.py` and stored, and printed below the figure; those with $\beta$ = 0.5 that reach the best policy lie on one spot.
 
 # %%
+from llmkit import results
 from llmkit.alignment.best_of_n import best_of_n_distribution
 from llmkit.viz.rlhf import draw_plane
 
@@ -445,7 +446,13 @@ there = judge(best.log_probs)
 axis.plot(there["KL"], there["reward"], "*", color="black", markersize=12, zorder=1.5)
 axis.annotate("best for β = 0.5", (there["KL"], there["reward"]), (0.05, 3.15), fontsize=9,
               arrowprops={"arrowstyle": "-", "color": "black", "linewidth": 0.8})  # fmt: skip
-axis.set(xlim=(-0.1, 7), title="Nothing crosses the line of the best policies")
+at_length = results.load("exact_rlhf")["policies"]
+for name, found in at_length.items():
+    if "best of" not in name and "reference" not in name:
+        axis.plot(found["kl_to_reference"], found["reward"], "x", color="#555555", markersize=6, zorder=3)
+few = at_length["DPO, 500 pairs"]
+axis.text(few["kl_to_reference"] + 0.1, few["reward"], "DPO,\n500 pairs", fontsize=9, color="#555555", va="center")
+axis.set(xlim=(-0.1, 7.2), title="Nothing crosses the line of the best policies")
 last, last_off = runs[beta, 0][0][-1], runs[0.0, 0][0][-1]
 show(
     fig,
@@ -453,14 +460,47 @@ show(
     f"policy's star; without KL it runs to reward {last_off['reward']:.2f} at {last_off['KL']:.1f} nats, below the line. Best-of-n follows the line closely.",
 )
 betas = [0.02 * 1.2**i for i in range(60)]
-every_point = [p for path, _ in runs.values() for p in path] + bon
+stored_points = [{"KL": found["kl_to_reference"], "reward": found["reward"]} for found in at_length.values()]
+every_point = [p for path, _ in runs.values() for p in path] + bon + stored_points
 slack = [exact.most_reward(p["KL"], world.ref_log_probs, world.rewards, betas) - p["reward"] for p in every_point]
 print(f"{len(every_point)} policies, least distance below the line {min(slack):.4f}")
 assert min(slack) > -1e-6
+print("\nstored, at full length          J/J*   KL to the reference   KL to the best")
+for name, found in at_length.items():
+    print(f"{name:30} {found['J'] / J_star:6.1%} {found['kl_to_reference']:20.3f} {found['kl_to_best']:16.3f}")
 assert max(p["KL"] for p in runs[beta, 0][0]) > last["KL"]
 
 # %% [markdown]
+# Methods that sample their own answers and put the KL into the reward end at the best policy, whatever they are called; so does DPO, if it has hundreds of thousands of pairs (lesson 17). With k3 in the *loss* the policy rests elsewhere, as its gradient said above.
+#
 # A ring marks the end of each path. In the run drawn here PPO first goes too far from the reference, then comes back towards the star. Best-of-n keeps close to the line, without a gradient: that is why it is the control for every method of alignment. Its price: n draws for each answer.
+#
+# ### A price that steers itself
+#
+# How dear should a nat be? Ziegler et al. (2019) asked the other way round: how *far* may the policy go? `AdaptiveKL` raises $\beta$ a little after each batch whose KL lies above the target, and lowers it a little after one below. Here it is told to keep 1 nat away, twice as far as the best policy for $\beta$ = 0.5, and begins with that:
+
+# %%
+from llmkit.alignment.kl_control import AdaptiveKL
+
+torch.manual_seed(0)
+policy = copy.deepcopy(reference).requires_grad_(True)
+value_model = ValueModel(policy.transformer)
+optimizer = AdamW([{"params": [*policy.parameters(), *value_model.parameters()]}], lr=1e-2)
+generator, control = torch.Generator().manual_seed(0), AdaptiveKL(beta, target=1.0)
+for step in range(1, 73):
+    rollout = sample_rollout(policy, reference, [p for p in prompts for _ in range(24)], 4, None, generator=generator)
+    own = replace(settings, beta=control.beta)
+    stats = ppo_step(policy, value_model, optimizer, rollout, scores_of(rollout), own, generator)
+    control.update(stats.kl)
+    if step in (1, 8, 24, 48, 72):
+        print(f"step {step:2}: KL of the batch {stats.kl:5.2f}, the next price of a nat {control.beta:.3f}")
+steered = judge(exact.log_probs(policy, world.prompts).detach())
+print(f"at the end: reward {steered['reward']:.2f} at {steered['KL']:.2f} nats; the most at that distance "
+      f"{exact.most_reward(steered['KL'], world.ref_log_probs, world.rewards, betas):.2f}")  # fmt: skip
+assert 0.6 < steered["KL"] < 1.6 and control.beta < beta
+
+# %% [markdown]
+# It keeps the distance roughly: a batch of 72 answers tells the KL only so well, and the price moves by at most 2% a batch, so it is always a little late.
 #
 # ## Not as expected: whitening
 #
@@ -485,7 +525,6 @@ assert all(0.97 < J / J_star < 1 for J in white)
 # So far the reward was the truth. In practice it is a model of somebody's taste, trained on pairs (lesson 17), and PPO pays for whatever that model likes. In toyland we can watch both: the **proxy**, what the reward model says, and the true score of a story, which the source itself reads from it: 1 point if toyland can write the story at all, and up to one more or one less for its mood; 0 if it cannot. The policy starts from lesson 17's SFT model. The reward model has seen 1,280 noisy pairs, and its scores have mean 0 and spread 1 over the SFT model's answers. In these units a nat now costs $\beta = 0.1$ (it was 0.5 up to here). The whole run is stored; here are its first and its fifth rollout, with four updates between, live, beside what was stored:
 
 # %%
-from llmkit import results
 from llmkit.alignment import toyland
 from llmkit.alignment.toyland_truth import end_id, method_table, proxy_scores, true_scores
 from llmkit.data.toyland.preferences import openings
@@ -554,7 +593,7 @@ print("true at the last step: " + ", ".join(f"{name} {found[1]:.2f}" for name, f
 print("your guess:", guess)
 
 # %% [markdown]
-# With its price PPO does what it was asked for: the proxy rises, and the truth with it. (Its last point is noisy; the table below, from three times as many stories, has about 1.3.) Without it the proxy rises farther, and the mean of the truth falls: the policy has left the texts that the reward model was taught on, and is paid for that model's mistakes. In the left panel nothing warns of it.
+# With its price PPO does what it was asked for: the proxy rises, and the truth with it. (Its last point is noisy; the table below is from three times as many stories.) Without it the proxy rises farther, and the mean of the truth falls: the policy has left the texts that the reward model was taught on, and is paid for that model's mistakes. In the left panel nothing warns of it.
 #
 # Not as we expected: without a price, paid by 64 pairs, the policy ends in the mean no worse in truth than paid by 1,280.
 #
@@ -570,16 +609,16 @@ for run in three:
     priced, free = run["methods"]["PPO"], run["methods"]["PPO, no KL"]
     assert free["kl"] > 2 * priced["kl"] and free["proxy"] > priced["proxy"] and free["score"] < priced["score"]
     assert priced["score"] > run["methods"]["SFT"]["score"] + 0.1
-    assert run["methods"]["PPO, random reward"]["score"] < min(run["methods"][name]["score"] for name in EVERY[:2])
+    assert run["methods"]["PPO, random reward"]["score"] < run["methods"]["SFT"]["score"]
 print("\nby seed:                   true score          dist-2")
 for name in ("SFT", *SHADE):
     true, pairs = ("  ".join(f"{run['methods'][name][key]:.2f}" for run in three) for key in ("score", "distinct_2"))
     print(f"{name:24}{true}    {pairs}")
 
 # %% [markdown]
-# Read PPO without a price by its seeds. Seeds 1 and 2 fall to almost nothing, seed 2 to not one story that toyland could write. Seed 0 does not break: made on two machines, it ended once below the SFT model and once above it, both times well below PPO with its price. With the model of 64 pairs seed 0 ends lower, the other two higher. Three such seeds do not say which is worse, only that a better reward model is no protection by itself.
+# Read PPO without a price by its seeds. With the model of 1,280 pairs two of them fall to a fifth of a point or less, and one, to our surprise, ends above the SFT model; all are well below PPO with its price. With the model of 64 pairs they end anywhere: at nothing, halfway, and in one seed even above PPO with its price. That one was lucky: what its reward model overrates, and what the policy says again and again, happens to be gladness. All this was made before, too, from an SFT model that another machine had trained: again some of the six policies without a price fell to almost nothing, and they were others. So three such seeds do not say which reward model is worse, only that a better one is no protection by itself.
 #
-# The reward of pure chance takes the true score from 0.81 to 0.72, below both rows of SFT in each seed: noise alone makes no policy better here. What do they write?
+# The reward of pure chance takes the true score down a little, in each seed: noise alone makes no policy better here. What do they write?
 
 # %%
 for run in three:
@@ -589,7 +628,7 @@ for run in three:
 assert any(run["methods"]["PPO, no KL"]["distinct_2"] < run["methods"]["PPO"]["distinct_2"] for run in three)
 
 # %% [markdown]
-# Each policy without a price has found something that its reward model overrates: nearly the same sentence again and again (seeds 0 and 2, and seed 1 with 64 pairs; in seed 2 four where toyland writes three, or two run into one), or stories that break off (seed 1 with 1,280 pairs). `dist-2` needs no judge and sees the first kind: about 0.1, with a price 0.15 to 0.17. It does not see the second: there it is about as high as with a price. So watch several measures, and read the texts.
+# Each policy without a price has found something that its reward model overrates: nearly the same sentence again and again, four where toyland writes three, or sentences that break off and run into each other. `dist-2` needs no judge and sees the first kind: about 0.1, where with a price it is 0.15 or more. It does not see the others: where sentences break off it is as high as with a price (look for a true score of nearly 0). So watch several measures, and read the texts.
 #
 # Compare PPO with its controls in the table. Best of 16 and rejection-sampling SFT need no value model, no clip and no KL in a reward, and have a good part of the gain in truth. Best of 16 draws sixteen answers for each one that it gives, the other two draw one. Without these controls all of the gain would look like PPO's own.
 #
@@ -628,16 +667,16 @@ show(fig, alt=f"True score against root KL. Best of {stored['ns'][-1]}, mean of 
 for name in ("PPO, no KL", "PPO, no KL, few pairs", "PPO, random reward"):
     trues = [[p[3] for p in run["paths"][name]] for run in three]
     print(f"{name:22} true by seed, at the end (from least to most): " + ", ".join(f"{t[-1]:.2f} ({min(t):.2f} to {max(t):.2f})" for t in trues))  # fmt: skip
-assert all(run["best_of_n"]["1280"][-1][1] > run["best_of_n"][key][-1][1] for run in three for key in ("64", "256"))
+assert at_end[choosers["1280"]] > max(at_end[choosers["64"]], at_end[choosers["256"]]) + 0.05
 
 # %% [markdown]
-# Choosing by 64 pairs promises more than one spread and gives next to nothing; the model of 1,280 pairs keeps more of its word. 64 and 256 pairs cannot be told apart (their order changes with the seed), and none comes near the truth as the chooser.
+# Choosing by 64 pairs promises more than one spread and gives little of it; the model of 1,280 pairs keeps more of its word. 64 and 256 pairs cannot be told apart (their order changes with the seed), and none comes near the truth as the chooser.
 #
-# The curves of 64 and 256 pairs rise and then fall, four of the six, two of them to below where they began: lesson 17's over-optimisation. Those of 1,280 pairs do not fall yet. (A seed's best of 64 rests on 32 stories, standard error about 0.1: one such curve proves little.)
+# Is it lesson 17's over-optimisation? Some of these curves rise and then fall, here by less than their noise; from the other SFT model four of the six of 64 and 256 pairs fell, two of them to below where they began. (A seed's best of 64 rests on 32 stories, standard error about 0.1: one such curve proves little.) The best of 64 is not yet so hard a choice that it turns over for certain.
 #
-# PPO without a price goes to more than twice the KL of PPO with one, and in most of the six runs the truth falls, in seeds 1 and 2 with 1,280 pairs to almost nothing. Gao's curve goes up before it comes down. Here only the way down is plain: with 1,280 pairs seed 2 never rises and seed 0 never falls far, and the tops of the runs that rise are the largest of eleven noisy points. A run paid by chance can range over a quarter of a point too.
+# PPO goes farther. Without a price it has more than twice the KL of PPO with one, and in most of the six runs the truth falls, in some to almost nothing. Gao's curve goes up before it comes down. Here that way up is not plain: the tops of the runs are the largest of eleven noisy points, and a run paid by chance can range over a quarter of a point too.
 #
-# What to be careful with: three seeds, one SFT model, one β, one learning rate, 40 steps. That a price for KL protects the truth is plain in each seed; for the best price we did not search.
+# What to be careful with: three seeds, one SFT model at a time, one β, one learning rate, 40 steps. That PPO with a price for KL gains in truth is plain in each seed, and that without one it is a gamble; for the best price we did not search.
 
 # %% [markdown]
 # ## On a real model

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 KL_ESTIMATORS = ("k1", "k2", "k3")
-GROUP_STDS = ("sample", "population", "none")
 
 
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, kind: str = "k1") -> Tensor:
@@ -175,7 +174,7 @@ def group_advantages(rewards: Tensor, group_size: int, std: str = "sample", eps:
     centred = grouped - grouped.mean(1, keepdim=True)
     if std == "none":
         return centred.flatten()
-    if std not in GROUP_STDS:
+    if std not in ("sample", "population"):
         raise ValueError(f"std is 'sample', 'population' or 'none', got {std!r}")
     return (centred / (grouped.std(1, correction=int(std == "sample"), keepdim=True) + eps)).flatten()
 

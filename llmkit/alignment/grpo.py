@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.alignment.advantages import (
-    GROUP_STDS,
     check_beta,
     group_advantages,
     kl_estimate,
@@ -119,7 +118,12 @@ class GRPOSettings(UpdateSettings):
         if self.group_size < 2:
             raise ValueError(f"a group of {self.group_size} has nothing to be compared with: take at least 2 answers")
         self._above_0("clip_low", "clip_high")
-        self._one_of(reduction=tuple(REDUCTIONS), std=GROUP_STDS, level=("token", "sequence"), kl=("loss", "reward"))
+        self._one_of(
+            reduction=tuple(REDUCTIONS),
+            std=("sample", "population", "none"),
+            level=("token", "sequence"),
+            kl=("loss", "reward"),
+        )
 
 
 @dataclass(frozen=True)

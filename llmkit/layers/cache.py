@@ -53,12 +53,7 @@ class LayerCache:
             raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
         if self.k is not None:
             self.k, self.v = self.k[..., :length, :], self.v[..., :length, :]
-        self._cut(length)
-
-    def _cut(self, length: int) -> None:
         self.length = length
-        if length == 0:  # what comes next may be the answer to another text
-            self.memory = None
 
 
 class StaticLayerCache(LayerCache):
@@ -83,7 +78,7 @@ class StaticLayerCache(LayerCache):
     def truncate(self, length: int) -> None:
         if length > self.length:
             raise ValueError(f"cannot cut a cache of {self.length} tokens to {length}")
-        self._cut(length)
+        self.length = length
 
 
 class RingLayerCache(LayerCache):
@@ -146,6 +141,8 @@ class Cache(list):
     def truncate(self, length: int) -> None:
         for layer in self:
             layer.truncate(length)
+            if length == 0:  # what comes next may be the answer to another text
+                layer.memory = None
 
 
 def growing_cache(n_layers: int) -> Cache:

@@ -18,9 +18,9 @@ def show_spans(
 
     rows   (name, words, predicted spans, true spans); the name stands in bold above the first of the lines that have it
 
-    A right span is a coloured box with its type below. A wrong one has a broken red border and says above what was
-    claimed; a true span that was not found has a black line and says below what it is. The type is always written, so
-    that the colour is never the only sign. Raises ValueError for a sentence of more than 96 characters.
+    A right span is a coloured box with its type below. A wrong one has a broken red border and above it the type that
+    was claimed; a true span that was not found has a black line and says below what it is. The type is always written,
+    so that the colour is never the only sign. Raises ValueError for a sentence of more than 96 characters.
     """
     types = sorted({span[2] for _, _, predicted, true in rows for span in (*predicted, *true)})
     colors = dict(zip(types, (CYCLE[5], CYCLE[1], CYCLE[2], CYCLE[4]) * len(types), strict=False))
@@ -66,7 +66,7 @@ def _draw_sentence(
         if is_right:
             axis.text(left, y + 0.72, span[2], fontsize=6.5, va="center", color="#333333")
         else:
-            axis.text(left, y - 0.72, f"said {span[2]}", fontsize=6.5, va="center", color=COLORS["bad"])
+            axis.text(left, y - 0.72, span[2], fontsize=6.5, va="center", color=COLORS["bad"])
     for span in true - predicted:
         left, right = ends(span)
         axis.plot([left, right], [y + 0.46, y + 0.46], color="black", linewidth=1.4, solid_capstyle="butt")
