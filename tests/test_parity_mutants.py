@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import llmkit
-from llmkit.checkpoints import weights
+from llmkit.checkpoints import tables
 from llmkit.layers import attention, blocks, masks, moe, rope
 from llmkit.layers.norms import RMSNorm
 
@@ -146,7 +146,7 @@ def test_bug_is_seen(name, bug, tmp_path, monkeypatch):
 def test_weights_read_the_wrong_way_are_seen(name, tmp_path, monkeypatch):
     theirs = make_theirs(name)
     theirs.save_pretrained(tmp_path)
-    wrong = weights.Transpose if name == "gpt2" else weights.PairsToHalves
+    wrong = tables.Transpose if name == "gpt2" else tables.PairsToHalves
     monkeypatch.setattr(wrong, "load", lambda self, stored: stored)
     if name == "gpt2":  # square matrices only: the others are refused by their shape
         theirs.config.n_inner = 32

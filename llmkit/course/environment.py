@@ -8,9 +8,11 @@ no syntax younger than Python 3.6: an old Python must be able to read it and say
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 VENV = os.path.join(ROOT, ".venv")
@@ -94,15 +96,19 @@ def wait_for(command, environment=None):
     subprocess.call would kill it a quarter of a second later: JupyterLab could not ask, pytest not clean up. Raises
     KeyboardInterrupt where it ended by that.
     """
-    process, interrupted = subprocess.Popen(command, cwd=ROOT, env=environment), False
-    while process.returncode is None:
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted and process.returncode:
+    heard = []
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it runs in the background
+    listens = listens and threading.current_thread() is threading.main_thread()
+    if listens:  # a handler that raises nothing: an exception could come anywhere in Popen
+        signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    try:
+        code = subprocess.Popen(command, cwd=ROOT, env=environment).wait()
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard and code:
         raise KeyboardInterrupt
-    return process.returncode
+    return code
 
 
 def advice(printed):
