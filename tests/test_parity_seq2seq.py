@@ -121,7 +121,7 @@ def test_dropout_reaches_every_branch(pair):
         )
         model.load_state_dict(ours.state_dict())
         assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {dropout}
-        assert torch.equal(model.eval()(ids, answer), ours(ids, answer))
+        assert relative_error(ours(ids, answer), model.eval()(ids, answer)) < 1e-6  # matrices lie otherwise in memory
     x, memory = torch.randn(2, 5, 32), torch.randn(2, 9, 32)
     for block in model.decoder.blocks.train():  # every branch is dropped whole, and only x itself is left
         expected = x
