@@ -471,7 +471,7 @@ for name, found in at_length.items():
 assert max(p["KL"] for p in runs[beta, 0][0]) > last["KL"]
 
 # %% [markdown]
-# Methods that sample their own answers and put the KL into the reward end at the best policy, whatever they are called; so does DPO, if it has hundreds of thousands of pairs (lesson 17). With k3 in the *loss* the policy rests elsewhere, as its gradient said above.
+# Methods that sample their own answers and put the KL into the reward end at the best policy, whatever they are called (REINFORCE is the plain policy gradient from above, GRPO is lesson 19); so does DPO, if it has hundreds of thousands of pairs (lesson 17). With k3 in the *loss* the policy rests elsewhere, as its gradient said above.
 #
 # A ring marks the end of each path. In the run drawn here PPO first goes too far from the reference, then comes back towards the star. Best-of-n keeps close to the line, without a gradient: that is why it is the control for every method of alignment. Its price: n draws for each answer.
 #

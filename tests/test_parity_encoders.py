@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -246,6 +247,9 @@ def test_a_way_to_pool_that_the_file_cannot_say_is_not_lost(tmp_path):
     model = bert.bert(config)
     model.pool = mean_pool
     with pytest.raises(WeightsError, match="pools with mean_pool would be read back"):
+        llmkit.save_pretrained(model, tmp_path)
+    model.pool = partial(mean_pool)  # which has no name
+    with pytest.raises(WeightsError, match="pools with functools.partial"):
         llmkit.save_pretrained(model, tmp_path)
     assert not list(tmp_path.iterdir())
     model.pool = first_token

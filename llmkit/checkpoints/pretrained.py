@@ -73,9 +73,10 @@ def save_pretrained(
     Raises WeightsError for a part that their files know nothing of: a parameter of one's own, another way to pool.
     """
     if getattr(model, "pool", first_token) is not first_token:
+        pool = getattr(model.pool, "__name__", model.pool)
         raise WeightsError(
-            f"a classifier that pools with {model.pool.__name__} would be read back as one that takes the first token: "
-            "save the state_dict instead"
+            f"a classifier that pools with {pool} would be read back as one that takes the first token: save the "
+            "state_dict instead"
         )
     family = family_of(model.config)
     folder = Path(folder)
