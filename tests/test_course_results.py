@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,26 @@ def test_some_by_name_and_a_failure_is_told(called, capsys):
     assert 'make results ONLY="speed"' in capsys.readouterr().err
     assert course.main(["results", "toylan"]) == 1
     assert "no run 'toylan'; there are align_sft, " in capsys.readouterr().err
+
+
+def test_the_longest_is_begun_first():
+    """By what is stored; what was never stored comes last, and keeps its place."""
+    seconds = {name: results.load(name)["cpu_seconds"] for name in ("parity", "instructions", "alignment")}
+    assert course.longest_first(["new", "alignment", "newer", *seconds])[-2:] == ["new", "newer"]
+    assert course.longest_first(list(seconds)) == sorted(seconds, key=seconds.get, reverse=True) != list(seconds)
+
+
+def test_two_of_one_core_run_side_by_side(monkeypatch):
+    """The two models wait for each other here, and then two of the others: one after the other none would end."""
+    meet = threading.Barrier(2, timeout=10)
+
+    def run(command, environment=None):
+        if Path(command[-1]).stem not in (*course.TIMED, "llmkit.course"):
+            meet.wait()
+        return 0
+
+    monkeypatch.setattr(course, "wait_for", run)
+    assert course.main(["results", *course.MODELS, "parity", "isoflop", "speed"]) == 0
 
 
 @pytest.mark.parametrize("name", [name for name in STORED if not name.endswith(".partial")])

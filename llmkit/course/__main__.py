@@ -1,6 +1,7 @@
 """The course's command line: `python -m llmkit.course progress`, and what `make` calls."""
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -88,6 +89,12 @@ MODELS = ("align_sft", "base_for_finetuning")  # which other runs start from, so
 TIMED = ("capstone", "speed", "toyland")  # they measure seconds, so each has the machine for itself
 
 
+def longest_first(names: list[str]) -> list[str]:
+    """By what each took when it was last stored, so that no long one is left for the end with a core idle."""
+    stored = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "llmkit" / "results").glob("*.json")}
+    return sorted(names, key=lambda name: -stored.get(name, {}).get("cpu_seconds", 0))
+
+
 def results(*names: str) -> int:
     """The long runs whose figures the lessons draw, or those of these names, and docs/results.md from all."""
     scripts = {path.stem: path for path in sorted((ROOT / "benchmarks" / "results").glob("*.py"))}
@@ -99,11 +106,13 @@ def results(*names: str) -> int:
     def run(name: str) -> int:
         return wait_for([sys.executable, str(scripts[name])])
 
+    def two_at_once(some: list[str]) -> list[str]:  # each takes one core; which of them failed
+        with ThreadPoolExecutor(2) as two:
+            return [name for name, code in zip(some, two.map(run, some), strict=True) if code]
+
     chosen = [name for name in scripts if name in (names or scripts)]
-    failed = [name for name in chosen if name in MODELS and run(name)]
-    with ThreadPoolExecutor(2) as two:  # most of them take one core
-        others = [name for name in chosen if name not in MODELS + TIMED]
-        failed += [name for name, code in zip(others, two.map(run, others), strict=True) if code]
+    failed = two_at_once([name for name in chosen if name in MODELS])
+    failed += two_at_once(longest_first([name for name in chosen if name not in MODELS + TIMED]))
     failed += [name for name in chosen if name in TIMED and run(name)]
     if failed:
         print(f'failed: {", ".join(failed)}; again with: make results ONLY="{" ".join(failed)}"', file=sys.stderr)
