@@ -19,15 +19,16 @@ def by(points: list[dict], *keys: str) -> dict[tuple, list[dict]]:
 
 
 def toyland(r: dict[str, Any]) -> str:
-    row = (
-        f"{r['n_params']:,}", f"{r['stories']:,}", f"{r['steps']:,}", f"{r['unigram']:.3f}",
-        f"{r['loss']:.3f}", f"{r['entropy']:.3f}", f"{r['closed']:.1%}", f"{r['above']:.1%}",
-    )  # fmt: skip
+    rows = [
+        (f"{run['n_params']:,}", f"{run['stories']:,}", f"{run['steps']:,}", f"{run['unigram']:.3f}",
+         f"{run['loss']:.3f}", f"{run['entropy']:.3f}", f"{run['closed']:.1%}", f"{run['above']:.1%}")
+        for run in (r[name] for name in ("minutes", "long") if name in r)
+    ]  # fmt: skip
     heads = (
         "parameters | stories read | steps | counts of words | model | exact entropy | way closed | above the entropy"
     )
-    given = f"{r['seconds']:.0f} seconds on two cores" if "seconds" in r else "one core and no clock"
-    return table(heads, [row]) + f"\n\nIt had {given}."
+    note = f"The first line had {r['minutes']['seconds']:.0f} seconds on two cores; a second one had no clock."
+    return table(heads, rows) + f"\n\n{note}"
 
 
 def parity(r: dict[str, Any]) -> str:
@@ -175,7 +176,6 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "parity": parity,
     "speed": speed,
     "toyland": toyland,
-    "toyland_long": toyland,
     "pretraining": pretraining,
     "isoflop": isoflop,
     "optimizers": optimizers,
