@@ -489,7 +489,7 @@ print("your guess:", guess)
 #
 # - **300 examples** seen again and again teach their answers by heart: on other contents next to nothing is right.
 # - **One phrasing** is nearly as bad, although it has all 6,000 examples. (For that model both sets are mostly new wordings: it knows one of nine.) Many phrasings cost nothing, and without them the model learns one sentence by heart, not what it asks for.
-# - **Loss on the prompts too**: two seeds cannot say. The second seed of the control is far worse than its first, and both seeds of this variant lie between the two. It matters less than the other two, that much can be seen. Whether it helps or harms would take more seeds and longer runs to tell: "loss on the answers alone is better" is what we expected to print here, and did not get.
+# - **Loss on the prompts too**: two seeds cannot say. The second seed of the control is far worse than its first, and both seeds of this variant lie between the two. (Nor would they lie there elsewhere: the same command on a processor that rounds otherwise gave the control 28% and 30% on new phrasings, not 35% and 11%, and this variant 24% and 23%. So far does rounding alone carry a run as short as these; what is said above of 2 and 3 held there too.) It matters less than the other two, that much can be seen. Whether it helps or harms would take more seeds and longer runs to tell: "loss on the answers alone is better" is what we expected to print here, and did not get.
 #
 # ## Talk to it
 #
