@@ -1,8 +1,8 @@
 # Everything goes through llmkit/course/environment.py, which makes .venv where it is missing.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; \
 	done || true)
-# Where no new enough Python was found, an old one still says so in clear words.
+# Where no fitting Python was found, another one still says so in clear words.
 RUN = "$(or $(PYTHON),python3)" llmkit/course/environment.py
 PORT ?= 8888
 BROWSER ?= 1
@@ -37,7 +37,7 @@ lint:            ## ruff
 bench:           ## speed, as ratios to the libraries that are known for it
 	@$(RUN) bench
 
-results:         ## the long runs that lessons draw, anew (about two hours; ONLY="toyland speed" for some)
+results:         ## the long runs of docs/results.md, anew (about two hours; ONLY="toyland speed" for some)
 	@$(RUN) results $(ONLY)
 
 capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 12 minutes)

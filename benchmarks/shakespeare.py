@@ -1,6 +1,6 @@
 """A race on tiny Shakespeare, characters: nanoGPT's recipe for CPUs against llmkit's, by the clock.
 
-python benchmarks/shakespeare.py --text FILE [--nanogpt FOLDER] [--compile] [--json OUT]
+python benchmarks/shakespeare.py --text FILE [--nanogpt FOLDER] [--steps N] [--compile] [--json OUT] [--figure PNG]
 
 Both train in this process, one after the other, with two threads. nanoGPT's split (the last tenth is held out) and its
 evaluation: 200 random batches of 12 with a context of 64, the same for both. The time of evaluations does not count.

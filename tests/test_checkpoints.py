@@ -214,6 +214,18 @@ def test_an_index_that_does_not_fit_its_files_is_named(tmp_path):
     refused(tmp_path, f"{INDEX} has no weight_map")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+@pytest.mark.parametrize("options", [{}, SHARDED], ids=["one file", "shards"])
+def test_others_may_read_what_is_saved(tmp_path, options):
+    """safetensors' own save_file gives a file to its owner alone, whatever the umask."""
+    mask = os.umask(0o022)
+    try:
+        saved(tmp_path, **options)
+    finally:
+        os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
 @pytest.mark.parametrize("options", [{}, SHARDED], ids=["one file", "shards"])
 def test_a_save_that_fails_leaves_the_old_one(tmp_path, monkeypatch, options):
     old = saved(tmp_path, **options)

@@ -20,9 +20,11 @@ from llmkit.course.environment import Problem
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_python_that_is_too_old_is_named():
+def test_a_python_that_is_too_old_or_too_new_is_named():
     with pytest.raises(Problem, match=r"needs Python 3.11 or newer, and this is 3.8.10"):
         environment.check_python((3, 8, 10))
+    with pytest.raises(Problem, match=r"no builds for Python 3.15.0 \(.*\) yet; the newest they have is 3.14"):
+        environment.check_python((3, 15, 0))
     environment.check_python((3, 11, 0))
     environment.check_python((3, 14, 2))
 
@@ -55,7 +57,7 @@ def test_make_with_only_an_old_python_says_so(tmp_path, copy):
         'runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
     )
     old.chmod(0o755)
-    for name in ("python", "python3.11", "python3.12", "python3.13"):
+    for name in ("python", "python3.11", "python3.12", "python3.13", "python3.14"):
         (tmp_path / name).symlink_to(old)
     run = subprocess.run(
         ["make", "test"], cwd=copy, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True

@@ -501,6 +501,16 @@ def test_a_separator_may_lie_across_chunks(tmp_path, monkeypatch, chunk):
     assert list(command.read([tmp_path / "a.txt"], "text", None)) == ["one<|sep|>two<|sep|><|sep|>three"]
 
 
+def test_a_pattern_is_the_files_that_it_names(tmp_path):
+    """As Windows' shells hand it on; a file that is called like a pattern is that file."""
+    from llmkit.data.__main__ import expanded
+
+    for name in ("b1.txt", "a1.txt", "a[1].txt", "c.md"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    pattern, odd = str(tmp_path / "?1.txt"), str(tmp_path / "a[1].txt")
+    assert expanded([pattern, odd, "org/name"]) == [*(str(tmp_path / x) for x in ("a1.txt", "b1.txt")), odd, "org/name"]
+
+
 def test_errors_of_the_command_line(tmp_path, tokenizer_file, capsys):
     def write(name, content):
         (tmp_path / name).write_bytes(content)
@@ -511,6 +521,7 @@ def test_errors_of_the_command_line(tmp_path, tokenizer_file, capsys):
     good = write("good.txt", b"A cat sat.")
     for arguments, message in [
         ([tmp_path / "none.txt"], "none.txt is no file"),
+        ([tmp_path / "none*.txt"], "none*.txt is no file"),
         ([tmp_path], "is no file: name the files in it"),
         ([write("a.jsonl", b'{"text": "x"}\n{')], "a.jsonl, line 2, is not JSON"),
         ([write("b.jsonl", b'{"body": "x"}')], "b.jsonl, line 1, has no text in 'text'; it has body"),

@@ -424,6 +424,8 @@ def test_a_run_from_a_file(toml, capsys):
     signal.signal(signal.SIGTERM, handler)
     out = capsys.readouterr().out
     assert "step 5" in out and "bits_per_byte" in out
+    assert main([str(toml)]) == 0
+    assert "step 8: there already" in capsys.readouterr().out
     lines = read_log(toml.parent / "run/metrics.jsonl")
     assert [line["step"] for line in lines if "bits_per_byte" in line] == [4, 8]
     assert all(0 < line["mfu"] < 1 for line in lines if "loss" in line)

@@ -136,7 +136,7 @@ def test_a_run_goes_on_from_the_one_before(tmp_path, capsys):
     equal(state(whole), state(t))
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename", "save_file"])
+@pytest.mark.parametrize("call", ["fsync", "rename", "write_tensors"])
 def test_a_full_disk_costs_one_checkpoint_and_says_so(tmp_path, monkeypatch, capsys, call):
     t = trainer(tmp_path, save_every=3)
     t.fit(until=3)
@@ -145,13 +145,13 @@ def test_a_full_disk_costs_one_checkpoint_and_says_so(tmp_path, monkeypatch, cap
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((checkpoint, call) if call == "save_file" else (os, call)), full)
+        patched.setattr(*((checkpoint, call) if call == "write_tensors" else (os, call)), full)
         t.fit(until=7)
     assert "step 6: no checkpoint was written ([Errno 28] No space left" in capsys.readouterr().out
     assert any("warning" in line for line in read_log(tmp_path / "metrics.jsonl"))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
-        patched.setattr(*((checkpoint, call) if call == "save_file" else (os, call)), full)
+        patched.setattr(*((checkpoint, call) if call == "write_tensors" else (os, call)), full)
         t.fit()
     assert trainer(tmp_path).resume() == 3
     t.save()

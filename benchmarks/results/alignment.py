@@ -1,6 +1,6 @@
 """From SFT to a policy that pleases a judge: reward models, best of n, DPO, PPO, and what they do to the truth.
 
-Run: python benchmarks/results/alignment.py     about 12 minutes on one core, from the model of align_sft.py
+Run: python benchmarks/results/alignment.py     about 19 minutes on one core, from the model of align_sft.py
 alignment.partial.json is written anew after each seed; "seeds_done" says how many it holds. It becomes alignment.json
 when all seeds are done, and then the reward model is stored: a run that is stopped changes nothing that lessons read.
 """

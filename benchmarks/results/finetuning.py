@@ -1,6 +1,6 @@
 """A general model learns Python: full and LoRA at many rates, ranks, targets; replay, warm-up.
 
-Run: python benchmarks/results/finetuning.py     about 4 minutes on one core, from the base of base_for_finetuning.py
+Run: python benchmarks/results/finetuning.py     about 5 minutes on one core, from the base of base_for_finetuning.py
 """
 
 from store import arguments, store

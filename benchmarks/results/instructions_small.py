@@ -1,6 +1,6 @@
 """What matters in instruction tuning, on two families: the loss on the prompt, the number of examples, of phrasings.
 
-Run: python benchmarks/results/instructions_small.py     about a minute on one core
+Run: python benchmarks/results/instructions_small.py     about two minutes on one core
 """
 
 import copy

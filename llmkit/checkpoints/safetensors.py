@@ -111,8 +111,7 @@ def save_safetensors(tensors: Mapping[str, Tensor], folder: str | Path, max_shar
     asides = [folder / f"{name}.partial" for name in names]
     try:
         for aside, shard in zip(asides, shards, strict=True):
-            save_file(shard, aside, metadata={"format": "pt"})
-            _to_disk(aside)
+            write_tensors(shard, aside)
         for aside, name in zip(asides, names, strict=True):
             os.replace(aside, folder / name)
     finally:
@@ -127,6 +126,15 @@ def save_safetensors(tensors: Mapping[str, Tensor], folder: str | Path, max_shar
     for old in folder.glob("model*.safetensors"):
         if WRITTEN.fullmatch(old.name) and old.name not in names:  # model_backup.safetensors is somebody else's
             old.unlink()
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """One safetensors file, on the disk, with the rights of any new file: save_file's own are for its owner alone."""
+    path.touch()
+    rights = path.stat().st_mode
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(rights)
+    _to_disk(path)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

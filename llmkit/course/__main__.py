@@ -96,7 +96,7 @@ def longest_first(names: list[str]) -> list[str]:
 
 
 def results(*names: str) -> int:
-    """The long runs whose figures the lessons draw, or those of these names, and docs/results.md from all."""
+    """The long runs of docs/results.md, or those of these names, and then that page from all."""
     scripts = {path.stem: path for path in sorted((ROOT / "benchmarks" / "results").glob("*.py"))}
     del scripts["store"]  # what they share
     if unknown := [name for name in names if name not in scripts]:

@@ -19,6 +19,7 @@ VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "llmkit-installed")
 PYTHON = os.path.join(VENV, *(["Scripts", "python.exe"] if os.name == "nt" else ["bin", "python"]))
 OLDEST = (3, 11)
+NEWEST = (3, 14)  # the pinned packages have no builds for later ones
 # What torch, Jupyter and the rest take, with room for pip's downloads; on Linux torch brings CUDA's libraries along.
 GIGABYTES = 10 if sys.platform == "linux" else 4
 
@@ -44,6 +45,11 @@ def check_python(version=None):
             "Install a newer one (python.org, your package manager, or `uv python install 3.13`),\n"
             "then say which one to use: %s"
             % (OLDEST[0], OLDEST[1], ".".join(map(str, version)), sys.executable, LAB[1])
+        )
+    if version[:2] > NEWEST:
+        raise Problem(
+            "The pinned packages have no builds for Python %s (%s) yet; the newest they have is %d.%d.\n"
+            "Say which one to use: %s" % (".".join(map(str, version)), sys.executable, NEWEST[0], NEWEST[1], LAB[1])
         )
 
 

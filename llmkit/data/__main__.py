@@ -1,6 +1,7 @@
 """python -m llmkit.data: text files or data sets of the Hub into token shards for training and validation."""
 
 import argparse
+import glob
 import json
 import os
 import sys
@@ -48,7 +49,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--val-share must be from 0 to below 1, got {options.val_share}")
     tokenizer = load_tokenizer(options.tokenizer)
     removed: Counter[str] = Counter()
-    texts = read(options.inputs, options.field, options.separator)
+    texts = read(expanded(options.inputs), options.field, options.separator)
     texts = good(tqdm(texts, unit=" documents", disable=None), options.clean, options.min_words, removed)
     if options.dedup:
         texts = without_copies(list(texts), removed)
@@ -61,6 +62,11 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     aside.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     os.replace(aside, options.out / "summary.json")
     return summary
+
+
+def expanded(inputs: Iterable[str]) -> list[str]:
+    """Patterns (texts/*.txt) as the files that they name: Windows' shells hand them on as they are."""
+    return [one for name in inputs for one in ([name] if Path(name).exists() else sorted(glob.glob(name)) or [name])]
 
 
 def read(inputs: Iterable[str], field: str, separator: str | None) -> Iterator[str]:

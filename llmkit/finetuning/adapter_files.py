@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from llmkit.checkpoints.safetensors import _open, _to_disk, read_json, write_json
+from llmkit.checkpoints.safetensors import _open, read_json, write_json, write_tensors
 from llmkit.checkpoints.tables import Chunk, Transpose, WeightsError
 from llmkit.finetuning.adapter_names import (
     PREFIX,
@@ -87,8 +86,7 @@ def save_adapter(model: Any, folder: str | Path, base_name: str = "") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / (WEIGHTS + ".partial")
     try:
-        save_file(tensors, aside, metadata={"format": "pt"})
-        _to_disk(aside)
+        write_tensors(tensors, aside)
         os.replace(aside, folder / WEIGHTS)
     finally:
         aside.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def _run(run: Run, options: argparse.Namespace, device) -> int:
         figures = next((line for line in reversed(lines) if "validation_loss" in line), lines[-1] if lines else {})
         shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float))
         say(
-            f"step {trainer.step}: {shown}\nfor from_pretrained: {folder / 'model'}"
+            f"step {trainer.step}: {shown or 'there already'}\nfor from_pretrained: {folder / 'model'}"
             + (" and model_ema" if trainer.ema else "")
         )
     return 0

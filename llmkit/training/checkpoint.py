@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from llmkit.checkpoints.safetensors import write_tensors
 
 NAME = re.compile(r"step-(\d{8,})")
 STATE = "state.json"
@@ -50,7 +52,7 @@ def save_checkpoint(
         for name, group in tensors.items():
             file = aside / f"{name}.safetensors"
             try:
-                save_file({key: tensor.contiguous() for key, tensor in group.items()}, file)
+                write_tensors({key: tensor.contiguous() for key, tensor in group.items()}, file)
             except SafetensorError as error:  # what the library makes of a full disk
                 raise OSError(f"{file} could not be written: {error}") from None
             files[file.name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}

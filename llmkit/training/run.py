@@ -1,7 +1,7 @@
 """A whole run from one TOML file: model, data, optimiser, schedule and how to train.
 
 [model]
-family = "llama"             # any decoder of llmkit.models; the other keys are the fields of its config
+family = "llama"             # gpt2, llama, mistral, mixtral, cohere (PaLM); the other keys: its config's
 vocab_size = 8192            # the tokenizer's, or more
 d_model = 256
 n_layers = 6
