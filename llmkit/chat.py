@@ -7,6 +7,7 @@ Answers appear while they are written and end where the model ends its turn. Wha
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -45,6 +46,8 @@ class Chat:
         generator: torch.Generator | None = None,
         notice: Callable[[str], None] = print,
     ):
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         self.model, self.tokenizer, self.notice = model, tokenizer, notice
         self.template = template or find_template(tokenizer)
         self.end_id = end_of_turn(tokenizer, self.template)
@@ -87,6 +90,7 @@ class Chat:
 
         def recorded(logits: torch.Tensor, text: torch.Tensor, *rest) -> torch.Tensor:
             """The sampler, which sees what is in the cache too, and tells us what it drew."""
+            logits = logits[:, : self.tokenizer.vocab_size]  # a model may have rows that no token uses
             token = self.sampler(logits, torch.cat([text.new_tensor([ids[:n_known]]), text], dim=1), *rest)
             new.append(token.item())
             return token
@@ -199,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         sampler = Sampler(temperature=chosen.temperature, top_p=chosen.top_p)  # before minutes of loading
+        if Path(chosen.model).is_file():
+            raise ValueError(f"{chosen.model} is a file; python -m llmkit.checkpoints convert makes a folder of a GGUF")
         model, tokenizer = from_pretrained(chosen.model)
         if tokenizer is None:
             raise ValueError(f"{chosen.model} has no tokenizer: save_pretrained(model, folder, tokenizer) writes one")
@@ -206,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
              sampler=sampler, generator=torch.Generator().manual_seed(chosen.seed))  # fmt: skip
     except (ValueError, OSError, KeyError) as error:
         sys.exit(f"llmkit.chat: {error}")
+    except KeyboardInterrupt:  # while it loads
+        sys.exit(130)
 
 
 if __name__ == "__main__":

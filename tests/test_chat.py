@@ -150,6 +150,27 @@ def test_gpt2_keeps_within_its_positions(tokenizer):
         list(conversation.say("The cat"))
 
 
+def test_ids_that_no_token_has_are_never_drawn(tokenizer):
+    torch.manual_seed(0)
+    larger = llama(LlamaConfig(tokenizer.vocab_size + 500, 32, 1, 2, d_ff=48, max_len=200)).eval()
+    sampler = Sampler(temperature=5.0)
+    conversation = Chat(
+        larger, tokenizer, max_new_tokens=60, sampler=sampler, generator=torch.Generator().manual_seed(0)
+    )
+    assert list(conversation.say("hello"))
+
+
+@pytest.mark.parametrize("t", [float("nan"), 1e-300, -1.0])
+def test_a_temperature_that_gives_no_probabilities_is_refused(t):
+    with pytest.raises(ValueError, match="temperature"):
+        Sampler(temperature=t)
+
+
+def test_an_answer_of_no_tokens_is_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1, got 0"):
+        Chat(model, tokenizer, max_new_tokens=0)
+
+
 def test_base_models_are_told_apart(model, tokenizer, tmp_path, monkeypatch, capsys):
     assert find_template(tokenizer) == "chatml"
     base = ByteLevelBPE.train(["the cat"], 256)

@@ -159,6 +159,25 @@ def test_a_kept_answer_that_no_longer_passes_is_left_out(tmp_path, capsys):
     assert llmkit.models.ngram.witten_bell is find("1.5").original()
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys):
+    """And stays as it is: the next right answer does not write over it."""
+    from llmkit.course.__main__ import main
+
+    path = answers.answers_folder() / "01_next_token.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"# %% 1.2 witten_bell\n\xff\n")
+    assert main(["progress"]) == 1
+    assert "01_next_token.py cannot be read" in capsys.readouterr().err
+    check(learners(RIGHT, tmp_path))
+    assert "cannot be read" in capsys.readouterr().out and path.read_bytes().endswith(b"\xff\n")
+
+
+def test_progress_into_a_closed_pipe_ends_quietly(tmp_path):
+    command = f"{sys.executable} -m llmkit.course progress | true"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_what_cannot_be_written_down_is_said(tmp_path, capsys):
     source = "handle = object()\n" + RIGHT.replace("return", "handle\n    return")
     mine = learners(source, tmp_path)

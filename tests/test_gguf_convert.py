@@ -114,6 +114,24 @@ def test_what_cannot_be_converted_is_said(tmp_path, capsys):
         convert(folder, tmp_path / "x", "onnx")
 
 
+def test_the_source_is_never_written_over(tmp_path, capsys):
+    """Nor a file of it, nor one that lies where the new one is written aside; a new file beside them is welcome."""
+    folder = folder_with(tmp_path, dense(PIECES), PIECES)
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert main(["convert", str(folder), str(folder / name), "--to", "gguf"]) == 1
+        assert "is there already" in capsys.readouterr().err
+    mine = folder.rename(tmp_path / "m.partial")
+    assert main(["convert", str(mine), str(tmp_path / "m"), "--to", "hf"]) == 1
+    assert "would be overwritten" in capsys.readouterr().err
+    assert main(["convert", str(mine), str(mine / "new.gguf"), "--to", "gguf"]) == 0
+    somebodys = tmp_path / "other.partial"
+    somebodys.mkdir()
+    assert main(["convert", str(mine), str(tmp_path / "other"), "--to", "hf"]) == 0
+    assert somebodys.exists() and (tmp_path / "other" / "config.json").exists()
+    assert {folder / path.name: path.read_bytes() for path in mine.iterdir() if path.name != "new.gguf"} == files
+
+
 def test_a_tokenizer_larger_than_the_embedding_is_named(tmp_path):
     llmkit.save_pretrained(dense(BYTES), tmp_path / "hf", PIECES)
     with pytest.raises(WeightsError, match=f"the tokenizer has {PIECES.vocab_size} ids, but the embedding only"):

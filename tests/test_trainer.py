@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import re
 import signal
 
@@ -468,6 +469,39 @@ def test_a_checkpoint_that_is_there_is_not_written_again(toml):
     assert files[0] == files[1]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals as Unix has them")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_and_a_second_one_is_the_usual_one(toml, number, capsys, monkeypatch):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests were started with &
+    seen = []
+
+    class Stopped(Trainer):
+        def train_step(self):
+            line = super().train_step()
+            if self.step == 3:
+                os.kill(os.getpid(), number)
+                seen.append(signal.getsignal(number))
+            return line
+
+    monkeypatch.setattr("llmkit.training.build.Trainer", Stopped)
+    try:
+        assert main([str(toml)]) == 0
+        assert seen == [signal.default_int_handler if number == signal.SIGINT else before[number]]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert "stopped after step 3; the same command goes on" in capsys.readouterr().out
+    assert (toml.parent / "run/checkpoints/step-00000003/state.json").exists()
+
+
+def test_until_before_the_first_step_is_refused(toml, capsys):
+    with pytest.raises(SystemExit):
+        main([str(toml), "--until", "0"])
+    assert "--until must be at least 1, got 0" in capsys.readouterr().err
+
+
 def read_rows(toml):
     from llmkit.data.sampler import DocumentWindows
     from llmkit.data.shards import TokenShards
@@ -509,6 +543,10 @@ def test_a_run_that_is_told_to_stop_saves_where_it_is(toml):
     [
         ('family = "llama"', 'family = "bert"', r"\[model\] family = 'bert'; it must be one of gpt2"),
         ("d_ff = 24", "d_fff = 24", r"\[model\] needs d_ff"),
+        ("n_layers = 1", "n_layers = -2", r"\[model\] n_layers must be at least 1, got -2"),
+        ("d_model = 16", "d_model = 0", r"\[model\] d_model must be at least 1, got 0"),
+        ('kind = "wsd"\nwarmup = 2', 'kind = "cosine"\nwarmup = 9', r"\[schedule\] warmup = 9 steps, but n_steps = 8"),
+        ('folder = "run"', 'folder = "tokenizer.json"', "File exists"),
         ("d_ff = 24", 'd_ff = "24"', r"\[model\] d_ff = '24' is of type str, not int"),
         ("warmup = 2", "warmpu = 2", r"\[schedule\] has no key 'warmpu'; did you mean 'warmup'"),
         ("batch_size = 4", "", r"\[training\] needs batch_size"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.checkpoints.safetensors import read_json, write_json
+from llmkit.checkpoints.tables import WeightsError
 from llmkit.training.lock import only_one
 from llmkit.training.run import RunError
 
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with only_one(options.out):
             walk(TINY if options.tiny else Plan(), options.out, options.until)
-    except RunError as error:
+    except (RunError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

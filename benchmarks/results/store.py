@@ -25,7 +25,12 @@ def arguments(description: str, **options: float) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of weights and of the order of stories")
     parser.add_argument("--out", type=Path, default=FOLDER, help="the folder for the JSON file (default: %(default)s)")
     torch.set_num_threads(1)
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # now, and not after half an hour
+        parser.error(f"--out {chosen.out} cannot be made: {error}")
+    return chosen
 
 
 def machine() -> str:
@@ -36,7 +41,6 @@ def machine() -> str:
 
 def store(name: str, chosen: argparse.Namespace, measured: dict[str, Any]) -> None:
     """Write NAME.json aside and rename it: a run that is stopped leaves the old one whole."""
-    chosen.out.mkdir(parents=True, exist_ok=True)
     options = " ".join(f"--{key} {value}" for key, value in vars(chosen).items() if key != "out")
     result = {
         "command": f"python benchmarks/results/{Path(sys.argv[0]).name} {options}",

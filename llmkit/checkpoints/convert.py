@@ -1,5 +1,6 @@
 """Convert a model: a Hugging Face folder or a GGUF file in, a GGUF file or a folder out."""
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,8 +63,10 @@ def convert(
         raise ValueError(f"format {to!r} is not one of {', '.join(kinds)}")
     if kind not in kinds[to]:
         raise ValueError(f"type {kind!r} is not one of {', '.join(kinds[to])}, which {to} can hold")
-    if target.exists() and (to == "hf" or target.is_dir() or source.resolve() == target.resolve()):
+    if target.exists() and (to == "hf" or target.is_dir() or _holds(source, target)):
         raise WeightsError(f"{target} is there already; name another place to write to")
+    if source.resolve() == target.with_name(target.name + ".partial").resolve():  # where a file is written aside
+        raise WeightsError(f"{source} would be overwritten on the way to {target}; name another place to write to")
     model, tokenizer, settings = read_model(source)
     if eos is not None:
         if tokenizer is None or eos not in {*tokenizer.special_tokens, *tokenizer.pieces}:
@@ -75,6 +78,11 @@ def convert(
     else:
         tensors, nbytes = _save_folder(model, target, tokenizer, settings, kind)
     return Summary(target, type(model.config).__name__.removesuffix("Config"), _count(model), nbytes, tensors)
+
+
+def _holds(source: Path, target: Path) -> bool:
+    """Whether the file `target` is the source or, of a folder, one that may be its weights or its tokenizer."""
+    return source.resolve() in (target.resolve(), *target.resolve().parents)
 
 
 def read_model(source: Path) -> tuple[nn.Module, Tokenizer | None, Settings]:
@@ -92,8 +100,7 @@ def _save_folder(
     model: nn.Module, target: Path, tokenizer: Tokenizer | None, settings: Settings, kind: str
 ) -> tuple[dict[str, int], int]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(target.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = target.with_name(f"{target.name}.{os.getpid()}.partial")  # OUT.partial may be somebody's
     try:
         model.to(DTYPES[kind])
         for name, parameter in model.named_parameters():

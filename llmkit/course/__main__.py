@@ -8,6 +8,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
+from llmkit.course.answers import AnswersError
 from llmkit.course.badges import ROOT
 from llmkit.course.environment import wait_for
 
@@ -181,7 +182,15 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("words", nargs="*", metavar="RUN")
     options = vars(parser.parse_args(arguments))
     try:
-        return COMMANDS[options["command"]](*options.get("words", ()))
+        code = COMMANDS[options["command"]](*options.get("words", ()))
+        sys.stdout.flush()
+        return code
+    except AnswersError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return 130
 

@@ -69,12 +69,22 @@ def save(exercise: Exercise, answer: Any) -> str:
     return ""
 
 
+class AnswersError(ValueError):
+    """A file of answers that is there and cannot be read."""
+
+
 def read(of: Lesson) -> dict[str, str]:
-    """The kept answers of a lesson, exercise number -> source; empty where there is no file."""
+    """The kept answers of a lesson, exercise number -> source; empty where there is no file.
+
+    Raises AnswersError for one that cannot be read.
+    """
     path = answers_folder() / f"{of.name}.py"
     if not path.exists():
         return {}
-    parts = SECTION.split(path.read_text(encoding="utf-8"))[1:]
+    try:
+        parts = SECTION.split(path.read_text(encoding="utf-8"))[1:]
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnswersError(f"{path} cannot be read ({error}): mend it, or move it away") from None
     return {number: source.strip("\n") for number, _, source in zip(*[iter(parts)] * 3, strict=True)}
 
 
@@ -97,9 +107,9 @@ def _write_section(of: Lesson, exercise: Exercise, source: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     titles = {exercise.number: exercise.name}
     path = folder / f"{of.name}.py"
+    sections = read(of) | {exercise.number: source}
     if path.exists():
         titles |= dict(SECTION.findall(path.read_text(encoding="utf-8"))) | titles
-    sections = read(of) | {exercise.number: source}
     ordered = sorted(sections, key=lambda number: [int(part) for part in number.split(".")])
     text = "\n\n".join(f"# %% {number} {titles[number]}\n{sections[number]}\n" for number in ordered)
     aside = path.with_suffix(".tmp")

@@ -1,4 +1,4 @@
-"""Build the notebooks of a lesson from its master: `python -m llmkit.course.build [01 02 …] [--check]`.
+"""Build the notebooks of a lesson from its master: `python -m llmkit.course.build [01 02 ...] [--check]`.
 
 A master, solutions/NN_x.py, is a jupytext percent script that runs as it is. Out come solutions/NN_x.ipynb,
 executed, with every definition shown, and lessons/NN_x.ipynb with stubs in place of the answers. The way is
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.lessons:
         paths = [path for path in paths if path.stem[:2] in options.lessons]
     if not paths:
-        print(f"no master solutions/NN_x.py to build in {ROOT}", file=sys.stderr)
+        print(f"no master solutions/NN_x.py of {' '.join(options.lessons) or 'any lesson'} in {ROOT}", file=sys.stderr)
         return 1
     try:
         return _check(paths) if options.check else _build(paths)

@@ -1,4 +1,4 @@
-"""Colab, as near as can be without it: `python -m llmkit.course.colab [01 02 …]`, which `make test-colab` calls.
+"""Colab, as near as can be without it: `python -m llmkit.course.colab [01 02 ...]`, which `make test-colab` calls.
 
 A second environment, .venv-colab, has the versions of requirements-colab.txt. llmkit is installed into it from a
 wheel, as a visitor of Colab gets it, and pip may change nothing that is there. Then each notebook, unsolved and solved,
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     paths = sorted([*ROOT.glob("lessons/*.ipynb"), *ROOT.glob("solutions/*.ipynb")], key=lambda path: path.name)
     paths = [path for path in paths if not wanted or path.name[:2] in wanted]
     if not paths:
-        print(f"no notebook to run in {ROOT}", file=sys.stderr)
+        print(f"no notebook of {' '.join(wanted) or 'any lesson'} in {ROOT}", file=sys.stderr)
         return 1
     try:
         ensure()

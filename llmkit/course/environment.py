@@ -187,6 +187,9 @@ def main(arguments):
             if not port.isdecimal():
                 raise Problem("PORT=%s is no number." % port)
             return lab(int(port), settings.get("BROWSER") != "0")
+        if name in ("-h", "--help"):
+            print("%s lab [PORT=8888] [BROWSER=0], or one of: %s" % (SCRIPT, ", ".join(COMMANDS)))
+            return 0
         if name not in COMMANDS:
             raise Problem("There is no command %r; there are %s." % (name, ", ".join(("lab",) + COMMANDS)))
         ensure()

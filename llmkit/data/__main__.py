@@ -80,18 +80,23 @@ def read(inputs: Iterable[str], field: str, separator: str | None) -> Iterator[s
         elif path.suffix == ".jsonl":
             yield from _json_lines(path, field)
         elif path.suffix in (".json", ".parquet"):
-            yield from hub_stream(path.suffix[1:], field, data_files=name)
+            try:
+                yield from hub_stream(path.suffix[1:], field, data_files=name)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}: {error}") from None
         else:
             yield from _pieces(path, separator)
 
 
 def _json_lines(path: Path, field: str) -> Iterator[str]:
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number}, is not UTF-8 text: {error.reason}") from None
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}") from None
             if not isinstance(row, dict) or not isinstance(row.get(field), str):
@@ -164,9 +169,10 @@ def write(
             sets[name].update(documents=1, tokens=n_tokens, bytes=len(text.encode("utf-8")))
         for name, writer in writers.items():
             if not writer.n_documents:
+                reasons = "".join(f", {n} removed: {reason}" for reason, n in removed.items())
                 raise ValueError(
-                    f"no document of {sum(count['documents'] for count in sets.values())} is left for {name}: change "
-                    "--val-share, cut files with --separator, or ask less of texts"
+                    f"no document of {sum(count['documents'] for count in sets.values())} is left for {name}{reasons}. "
+                    "Change --val-share, cut files with --separator, or ask less of texts"
                 )
     counts = {name: {key: count[key] for key in ("documents", "tokens", "bytes")} for name, count in sets.items()}
     n_tokens, n_bytes = (sum(count[key] for count in counts.values()) for key in ("tokens", "bytes"))
@@ -193,6 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"{summary['documents']:,} documents read")
     for reason, n in sorted(summary["removed"].items(), key=lambda item: -item[1]):
         print(f"  {n:,} removed: {reason}")

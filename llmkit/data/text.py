@@ -126,6 +126,8 @@ def _load(name: str, split: str, options: dict[str, Any]) -> Any:
                 raise
             # a data set that is a program (WNUT-17 is): the Hub keeps what it gave, as files, on a branch
             return datasets.load_dataset(name, part, split=split, revision="refs/convert/parquet", **options)
+    except StopIteration:  # what datasets makes of a file without a byte
+        raise ValueError(f"{options.get('data_files') or name} is empty") from None
     except (ConnectionError, OSError) as error:
         if options.get("data_files"):
             raise

@@ -100,7 +100,8 @@ class Sampler:
 
     def __post_init__(self):
         # Any logits will do: the function that takes a setting refuses a bad one now, not at the first token.
-        self.logits(torch.tensor([[0.0, 1.0]]), torch.tensor([[0]]))
+        if not self.probs(torch.tensor([[0.0, 1e3]]), torch.tensor([[0]])).isfinite().all():
+            raise ValueError(f"{self} gives no probabilities: temperature 0 is greedy, and nan is no setting")
 
     def logits(self, logits: Tensor, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The changed logits, in float32; ids (B, T) is all text so far."""

@@ -1,12 +1,14 @@
 """Train from a TOML file: `python -m llmkit.training CONFIG.toml`, or with `torchrun --nproc-per-node N -m` before it.
 
-Started again, it goes on from the newest whole checkpoint. SIGTERM (a machine that is taken away) saves and ends.
+Started again, it goes on from the newest whole checkpoint. SIGTERM (a machine that is taken away) and Ctrl-C save and
+end; a second Ctrl-C ends at once.
 """
 
 import argparse
 import signal
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from llmkit.checkpoints.pretrained import save_pretrained
@@ -25,12 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="a TOML file; llmkit/training/run.py shows one")
     parser.add_argument("--until", type=int, help="stop, with a checkpoint, after this step")
     options = parser.parse_args(arguments)
+    if options.until is not None and options.until < 1:
+        parser.error(f"--until must be at least 1, got {options.until}")
     try:
         with distributed.process_group() as device:
             return _train(options, device)
-    except (RunError, CheckpointError, FloatingPointError) as error:
+    except (RunError, CheckpointError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 130
 
 
 def _train(options: argparse.Namespace, device) -> int:
@@ -44,8 +51,8 @@ def _run(run: Run, options: argparse.Namespace, device) -> int:
     say = print if distributed.rank() == 0 else (lambda *text: None)
     start = trainer.resume()
     say(f"{trainer.model.n_params():,} parameters, {distributed.world_size()} process(es) on {device}, step {start}")
-    signal.signal(signal.SIGTERM, lambda *_: trainer.stop())
-    lines = trainer.fit(options.until)
+    with stops_at_signals(trainer):
+        lines = trainer.fit(options.until)
     if trainer.step < run.settings.n_steps:
         if trainer.saved != trainer.step:  # to write it again would put the one that is there at risk
             trainer.save()
@@ -64,6 +71,25 @@ def _run(run: Run, options: argparse.Namespace, device) -> int:
             + (" and model_ema" if trainer.ema else "")
         )
     return 0
+
+
+@contextmanager
+def stops_at_signals(trainer: Trainer) -> Iterator[None]:
+    """SIGTERM and the first Ctrl-C let fit end after the step that is running; a second Ctrl-C is the usual one."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: object) -> None:
+        trainer.stop()
+        signal.signal(number, before[number])
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # of a run in the background
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _save(trainer: Trainer, folder: Path, tokenizer: Tokenizer | None) -> None:

@@ -158,6 +158,8 @@ def read_run(path: str | Path) -> Run:
     for key in needed:
         if key not in model:
             raise RunError(f"{path}: [model] needs {key}")
+        if isinstance(model[key], int) and model[key] < 1:
+            raise RunError(f"{path}: [model] {key} must be at least 1, got {model[key]}")
     machine = {key: value for key, value in training.items() if key in _fields(Machine)}
     settings = {key: value for key, value in training.items() if key not in machine}
 
@@ -176,6 +178,8 @@ def read_run(path: str | Path) -> Run:
     warmup, decay, n_steps = run.schedule.warmup, run.schedule.decay or 0, run.settings.n_steps
     if run.schedule.kind == "wsd" and warmup + decay > n_steps:
         raise RunError(f"{path}: [schedule] warmup + decay = {warmup + decay} steps, but n_steps = {n_steps}")
+    if warmup > n_steps:
+        raise RunError(f"{path}: [schedule] warmup = {warmup} steps, but n_steps = {n_steps}")
     return run
 
 
