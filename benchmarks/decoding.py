@@ -6,12 +6,11 @@ Random weights (speed does not depend on them), the same in both. The two take t
 machine does hits both; the shortest of several runs counts.
 """
 
-import sys
 import tempfile
 
 import torch
 import transformers
-from timing import interleaved, report
+from timing import interleaved, report, whole_numbers
 
 import llmkit
 from llmkit.generation.generate import generate
@@ -37,4 +36,4 @@ def main(n_new: int = 64) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*whole_numbers(__doc__))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from test_gguf_damage import damage_folder, damage_gguf, sources, try_all  # noqa: E402
+from timing import whole_numbers  # noqa: E402
 
 import llmkit  # noqa: E402
 from llmkit.checkpoints.gguf import load_gguf  # noqa: E402
@@ -29,4 +30,4 @@ def main(n: int = 500) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*whole_numbers(__doc__))

@@ -7,11 +7,10 @@ GPT-2 has random weights (speed does not depend on them); perplexity needs train
 
 import importlib.util
 import math
-import sys
 from pathlib import Path
 
 import torch
-from timing import interleaved, report
+from timing import interleaved, report, whole_numbers
 
 from llmkit.checkpoints.gguf import load_gguf
 from llmkit.checkpoints.weights import columns_first
@@ -71,4 +70,4 @@ def main(n_new: int = 64) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*whole_numbers(__doc__))

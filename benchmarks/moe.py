@@ -5,12 +5,11 @@ with each of its own ways to run the experts. The contestants take turns and eac
 machine that is busy for a while slows all of them alike.
 """
 
-import sys
 from collections.abc import Callable
 
 import torch
 import transformers
-from timing import interleaved, report
+from timing import interleaved, report, whole_numbers
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from llmkit.layers.mlp import GatedMLP
@@ -87,7 +86,7 @@ def compare(name: str, d_model: int, d_ff: int, n_experts: int, top_k: int, n_to
 
 def main() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    torch.set_num_threads(*whole_numbers(__doc__) or [1])
     print(f"forward and backward, {torch.get_num_threads()} thread(s), required {REQUIRED:g}x transformers\n")
     ratios = {name: compare(name, *size) for name, size in SIZES.items()}
     slow = [name for name, ratio in ratios.items() if ratio < REQUIRED]

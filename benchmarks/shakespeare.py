@@ -229,6 +229,8 @@ def main() -> None:
     options = parser.parse_args()
     if not Path(options.text).exists():
         sys.exit(f"{options.text} is not here: give tiny Shakespeare with --text")
+    if options.nanogpt and not (Path(options.nanogpt) / "model.py").exists():
+        sys.exit(f"{options.nanogpt} has no model.py: name nanoGPT's folder with --nanogpt")
     torch.set_num_threads(2)
     train, validation, vocab_size = read(options.text)
     speeds = equal_steps(train, vocab_size, options.nanogpt, options.compile)

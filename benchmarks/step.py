@@ -3,11 +3,9 @@
 python benchmarks/step.py [BATCH] [LENGTH]
 """
 
-import sys
-
 import torch
 import transformers
-from timing import interleaved, report
+from timing import interleaved, report, whole_numbers
 
 from llmkit.models.gpt2 import SIZES, gpt2
 from llmkit.training.losses import next_token_loss
@@ -39,4 +37,4 @@ def main(batch: int = 2, length: int = 256) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*whole_numbers(__doc__))

@@ -1,9 +1,17 @@
 """Measure things side by side."""
 
+import sys
 import time
 from collections.abc import Callable
 
 REPORTS: list[dict] = []  # what `report` was told, for benchmarks/results/speed.py
+
+
+def whole_numbers(usage: str) -> list[int]:
+    """The command line's; anything else, --help too, ends the script with `usage`."""
+    if not all(word.isdecimal() for word in sys.argv[1:]):
+        sys.exit(usage)
+    return [int(word) for word in sys.argv[1:]]
 
 
 def interleaved(*functions: Callable, repeats: int = 7) -> list[float]:
