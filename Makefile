@@ -37,7 +37,7 @@ lint:            ## ruff
 bench:           ## speed, as ratios to the libraries that are known for it
 	@$(RUN) bench
 
-results:         ## the long runs of docs/results.md, anew (about two hours; ONLY="toyland speed" for some)
+results:         ## the long runs of docs/results.md, anew (two hours on two quick cores; ONLY="toyland speed" for some)
 	@$(RUN) results $(ONLY)
 
 capstone:        ## one small model through lessons 05 to 20, and a page about it: capstone/report.md (about 12 minutes)
