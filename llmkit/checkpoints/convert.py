@@ -54,8 +54,8 @@ def convert(
     eos      the token that ends a text, where the source does not say it or says another
 
     Everything is written aside and renamed at the end. Raises ValueError for another format or kind, WeightsError
-    for a target that is the source or a folder that is there and for an eos that the tokenizer does not have, and
-    whatever reading and writing raise.
+    for a target that is the source, a part of it or a folder that is there, and for an eos that the tokenizer does not
+    have, and whatever reading and writing raise.
     """
     source, target, kind = Path(source), Path(target), kind.upper()
     kinds = {"gguf": tuple(FILE_TYPES), "hf": tuple(DTYPES)}
@@ -81,8 +81,9 @@ def convert(
 
 
 def _holds(source: Path, target: Path) -> bool:
-    """Whether the file `target` is the source or, of a folder, one that may be its weights or its tokenizer."""
-    return source.resolve() in (target.resolve(), *target.resolve().parents)
+    """Whether the file `target` is the source, or in a source folder and no GGUF of before: a part of the model."""
+    source, target = source.resolve(), target.resolve()
+    return source == target or (source in target.parents and target.suffix != ".gguf")
 
 
 def read_model(source: Path) -> tuple[nn.Module, Tokenizer | None, Settings]:

@@ -22,6 +22,10 @@ _GOOGLE_DRIVE = Path("/content/drive/MyDrive")
 _chosen: Path | None = None
 
 
+class AnswersError(ValueError):
+    """A file of answers that is there and cannot be read."""
+
+
 def answers_folder(path: str | Path | None = None) -> Path:
     """Where answers are kept; a path given here holds for the rest of the kernel's life.
 
@@ -67,10 +71,6 @@ def save(exercise: Exercise, answer: Any) -> str:
     except (OSError, TypeError, SyntaxError, ValueError) as error:
         return str(error)
     return ""
-
-
-class AnswersError(ValueError):
-    """A file of answers that is there and cannot be read."""
 
 
 def read(of: Lesson) -> dict[str, str]:

@@ -99,7 +99,7 @@ class Sampler:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
-        # Any logits will do: the function that takes a setting refuses a bad one now, not at the first token.
+        # Logits of no model: the function that takes a setting refuses a bad one now, not at the first token.
         if not self.probs(torch.tensor([[0.0, 1e3]]), torch.tensor([[0]])).isfinite().all():
             raise ValueError(f"{self} gives no probabilities: temperature 0 is greedy, and nan is no setting")
 

@@ -53,9 +53,10 @@ def _run(run: Run, options: argparse.Namespace, device) -> int:
     say(f"{trainer.model.n_params():,} parameters, {distributed.world_size()} process(es) on {device}, step {start}")
     with stops_at_signals(trainer):
         lines = trainer.fit(options.until)
-    if trainer.step < run.settings.n_steps:
-        if trainer.saved != trainer.step:  # to write it again would put the one that is there at risk
+        # to write it again would put the one that is there at risk
+        if trainer.step < run.settings.n_steps and trainer.saved != trainer.step:
             trainer.save()
+    if trainer.step < run.settings.n_steps:
         say(f"stopped after step {trainer.step}; the same command goes on")
         return 0
     folder = run.file(run.machine.folder)
@@ -75,12 +76,16 @@ def _run(run: Run, options: argparse.Namespace, device) -> int:
 
 @contextmanager
 def stops_at_signals(trainer: Trainer) -> Iterator[None]:
-    """SIGTERM and the first Ctrl-C let fit end after the step that is running; a second Ctrl-C is the usual one."""
+    """SIGTERM, however often, and the first Ctrl-C let fit end after the step that is running; a second ends at once.
+
+    Under torchrun no Ctrl-C does: each process hears the first one twice, from the terminal and from torchrun.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def stop(number: int, frame: object) -> None:
         trainer.stop()
-        signal.signal(number, before[number])
+        if number == signal.SIGINT and distributed.world_size() == 1:
+            signal.signal(number, before[number])
 
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # of a run in the background

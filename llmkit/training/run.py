@@ -158,8 +158,10 @@ def read_run(path: str | Path) -> Run:
     for key in needed:
         if key not in model:
             raise RunError(f"{path}: [model] needs {key}")
-        if isinstance(model[key], int) and model[key] < 1:
-            raise RunError(f"{path}: [model] {key} must be at least 1, got {model[key]}")
+    for field in dataclasses.fields(FAMILIES[family].config):
+        value = model.get(field.name)
+        if field.type in (int, int | None) and isinstance(value, int) and value < 1:  # all of them are sizes
+            raise RunError(f"{path}: [model] {field.name} must be at least 1, got {value}")
     machine = {key: value for key, value in training.items() if key in _fields(Machine)}
     settings = {key: value for key, value in training.items() if key not in machine}
 
