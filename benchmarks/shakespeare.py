@@ -233,6 +233,8 @@ def main() -> None:
         sys.exit(f"{options.nanogpt} has no model.py: name nanoGPT's folder with --nanogpt")
     torch.set_num_threads(2)
     train, validation, vocab_size = read(options.text)
+    if len(validation) <= (longest := 2 * CONTEXT):  # of the two contexts that are evaluated
+        sys.exit(f"the last tenth of {options.text} has {len(validation)} characters: {longest + 1} are needed")
     speeds = equal_steps(train, vocab_size, options.nanogpt, options.compile)
     for name, speed in speeds.items():
         print(f"equal model   {name:26} {speed:8,.0f} tokens/s   {speed / speeds['nanoGPT, eager']:.2f}x")

@@ -62,6 +62,8 @@ def encoding(name: str, tokenizer, library, text: str, required: float) -> None:
 
 def main(arguments: list[str]) -> None:
     named = Path(arguments[0]) if arguments else SHAKESPEARE
+    if arguments and not named.is_file():
+        sys.exit(f"{named} is not here\n\n{__doc__}")
     text = named.read_text(encoding="utf-8") if named.exists() else "\n".join(toyland.stories(1700))
     print(f"{named.name if named.exists() else 'toyland'}: {len(text) / 1e6:.2f} million characters\n")
     compare(text)

@@ -168,6 +168,9 @@ def chat(model: nn.Module, tokenizer: Tokenizer, read: Callable[[str], str] | No
             line = read("you: ").strip()
         except (EOFError, KeyboardInterrupt):
             return conversation
+        except UnicodeDecodeError as error:  # the terminal sends bytes of an encoding that Python was not told
+            print(f"that line could not be read: {error}; PYTHONUTF8=1 in the environment makes Python read UTF-8")
+            continue
         command, _, rest = line.partition(" ")
         if command == "/exit":
             return conversation
@@ -201,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--top-p", type=float, default=None, help="draw only from the likeliest tokens of this mass")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     chosen = parser.parse_args(arguments)
+    if not 0 <= chosen.seed < 2**64:
+        parser.error(f"--seed must be at least 0 and below 2**64, got {chosen.seed}")
     try:
         sampler = Sampler(temperature=chosen.temperature, top_p=chosen.top_p)  # before minutes of loading
         if Path(chosen.model).is_file():
@@ -217,4 +222,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # no terminal shows every character of a path or a text
     main()

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 16 · Instruction tuning: from a completer to an assistant
+# # 16 · Instruction tuning
 #
 # **You will** turn a model that goes on with texts into one that answers: conversations with control tokens, a loss on the assistant's words alone, an end of turn; and you will measure, by rule, which instructions it follows, in wordings that it has never seen.
 #

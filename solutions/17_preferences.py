@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 17 · Preferences: reward models, best of n, DPO
+# # 17 · Preferences: reward models, DPO
 #
 # **You will** learn a reward from noisy comparisons, choose the best of n answers by it until it goes wrong, and train a policy on the comparisons themselves (DPO), in a world so small that the best possible policy is known exactly; then the same on short stories whose true worth is known.
 #

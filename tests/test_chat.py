@@ -70,6 +70,17 @@ def test_a_scripted_conversation(tokenizer, capsys):
     assert chat(parrot, tokenizer, read=scripted("hello", "/reset")).messages == []
 
 
+def test_a_line_that_cannot_be_decoded_ends_nothing(tokenizer, capsys):
+    lines = iter([b"caf\xc3\xa9", b"hello", b"/exit"])
+
+    def read(prompt):
+        return next(lines).decode("ascii")
+
+    done = chat(Parrot(tokenizer, "The cat sat."), tokenizer, read=read)
+    assert [m["role"] for m in done.messages] == ["user", "assistant"]
+    assert "could not be read: 'ascii' codec can't decode byte 0xc3" in capsys.readouterr().out
+
+
 def test_replies_are_those_of_generate_and_the_cache_is_kept(model, tokenizer):
     conversation = Chat(model, tokenizer, max_new_tokens=12)
     for text in ("The cat sat on", "Where is the lamp?", "And then?"):
@@ -180,6 +191,9 @@ def test_base_models_are_told_apart(model, tokenizer, tmp_path, monkeypatch, cap
         main([str(tmp_path / "nothing" / "here")])
     with pytest.raises(SystemExit, match="top_p"):  # before anything is loaded
         main([str(tmp_path / "nothing" / "here"), "--top-p", "2"])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "nothing" / "here"), "--seed", str(2**64)])
+    assert "--seed must be at least 0 and below 2**64" in capsys.readouterr().err
     save_pretrained(model, tmp_path)
     with pytest.raises(SystemExit, match="has no tokenizer"):
         main([str(tmp_path)])

@@ -8,6 +8,7 @@ import pytest
 from llmkit.course import build, execute
 from llmkit.course.badges import ROOT, badge, with_badges
 from llmkit.course.execute import OutputError
+from llmkit.course.lessons import LESSONS
 from llmkit.course.master import BuildError, Master
 from llmkit.course.source import SourceError, find_definition, names
 
@@ -32,6 +33,13 @@ def line_of(path, text: str) -> int:
 def test_notebooks_are_what_their_masters_say():
     """Also `make test`'s own step; here so that pytest alone finds a notebook that was not rebuilt."""
     assert build.main(["--check"]) == 0
+
+
+def test_a_lesson_is_called_the_same_everywhere():
+    """In its notebook and the site's sidebar as in README, map and progress."""
+    for one in LESSONS:
+        first = (ROOT / "solutions" / f"{one.name}.py").read_text(encoding="utf-8").splitlines()[1]
+        assert first == f"# # {one.number:02d} · {one.title}"
 
 
 def test_a_lesson_has_stubs_where_the_solution_has_answers():

@@ -1,6 +1,7 @@
 """Cleaning, duplicates, contamination, streaming, and `python -m llmkit.data`, which puts them together."""
 
 import json
+import os
 import random
 import string
 import subprocess
@@ -544,3 +545,13 @@ def test_errors_of_the_command_line(tmp_path, tokenizer_file, capsys):
     assert run("--tokenizer", plain, "--out", tmp_path / "o", good, "--end", "none", "--val-share", "0") == 0
     assert TokenShards(tmp_path / "o" / "train").eos_id is None
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["summary.json", "tokenizer.json", "train"]
+
+
+def test_a_terminal_without_the_characters_of_a_path_ends_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat\n", encoding="utf-8")
+    ByteLevelBPE.train(["the cat sat"], 260).save(tmp_path / "tokenizer.json")
+    words = "-m llmkit.data a.txt --tokenizer tokenizer.json --val-share 0 --end none --out données".split()
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0 and done.stdout.endswith(b"written to donn\\xe9es\n"), done

@@ -105,4 +105,5 @@ def _save(trainer: Trainer, folder: Path, tokenizer: Tokenizer | None) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # no terminal shows every character of a path or a text
     sys.exit(main())
