@@ -309,7 +309,7 @@ for name, n_kv_heads in (("MHA, 32 key-value heads", 32), ("GQA,  8 (Llama-3-8B)
     print(f"{name:24} {2 * 32 * n_kv_heads * 128 * 8192 * 2 / 2**30:5.3f} GiB")
 
 # %% [markdown]
-# Now the layer. `q_proj`, `k_proj` and `v_proj` are learned matrices that make queries, keys and values of each token's vector; `o_proj` mixes what the heads bring back. (`fused_attention` is torch's fast attention, `rotate` is lesson 03's RoPE, and a `LayerCache` is the memory of lesson 07. Sinks and the norms of q and k are options of some newer models.)
+# Now the layer. `q_proj`, `k_proj` and `v_proj` are learned matrices that make queries, keys and values of each token's vector; `o_proj` mixes what the heads bring back. (`fused_attention` is torch's fast attention, `rotate` is lesson 03's RoPE, and a `LayerCache` is the memory of lesson 07. Sinks and the norms of q and k are options of some newer models, dropout is one of the older: lesson 05 says what it is.)
 
 # %%
 from collections.abc import Callable

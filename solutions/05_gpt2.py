@@ -150,6 +150,8 @@ assert difference < 1e-5  # torch's fused kernel, which the models use, computes
 from llmkit.layers.mlp import MLP
 
 # %% [markdown]
+# (`Dropout` is for training: it sets a random share of the numbers to 0 and raises the others to make up for it, so that nothing comes to rely on one other number alone. At 0, as here, it does nothing. GPT-1 and BERT were trained with a tenth; PaLM and others that see each text only once go without.)
+#
 # Without the bend the two matrices would be one. GPT-2 bends with **GELU**: $x \cdot \Phi(x)$, where $\Phi(x)$ is the probability that a standard normal number is below $x$. Large numbers pass, negative ones are pulled to 0, and the corner is round. In 2019 $\Phi$ was slow to compute, so GPT-2 was trained with an approximation:
 #
 # $$\text{GELU}(x) \approx \frac{x}{2} \left(1 + \tanh\!\left(\sqrt{2/\pi}\,\left(x + 0.044715\,x^3\right)\right)\right)$$
@@ -187,7 +189,7 @@ assert 1e-4 < worst < 1e-3
 #
 # ## The block, and where the norm goes
 #
-# Here is the block as GPT-2 has it. (Pass over `rotary` and `cache`: GPT-2 does not use the first, and the second only speeds up writing. `Dropout` at 0 does nothing.)
+# Here is the block as GPT-2 has it. (Pass over `rotary` and `cache`: GPT-2 does not use the first, and the second only speeds up writing.)
 
 # %%
 from llmkit.layers.blocks import Rotary

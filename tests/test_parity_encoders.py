@@ -126,27 +126,6 @@ def test_padded_batches(pair, side):
     assert relative_error(expected[real] if per_token else expected, got[real] if per_token else got) < LIMIT
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["bert", "bert classifier", "bert tagger", "roberta", "roberta tagger"])
-def test_dropout_falls_where_theirs_does(name, tmp_path):
-    """With the same seed the very same numbers are dropped. (RoBERTa's classifier has one more, before its pooler.)"""
-    theirs = make_theirs(name)
-    theirs.save_pretrained(tmp_path)
-    ours, _ = llmkit.from_pretrained(tmp_path)
-    training = FAMILIES[theirs.config.model_type].build(replace(ours.config, dropout=0.3)).train()
-    training.load_state_dict(ours.state_dict())
-    for part, module in theirs.named_modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0 if part.endswith("self.dropout") else 0.3  # that of attention weights is none of ours
-    ids = ids_for(theirs)
-    outputs = []
-    for run in (lambda: output(theirs.train(), ids), lambda: training(ids)):
-        torch.manual_seed(0)
-        outputs.append(run())
-    assert relative_error(*outputs) < LIMIT
-    assert relative_error(ours(ids), outputs[1]) > 0.01
-
-
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_fresh_weights_spread_as_theirs(name, tmp_path):
     theirs = make_theirs(name, noise=0.0)
@@ -254,16 +233,6 @@ def test_a_way_to_pool_that_the_file_cannot_say_is_not_lost(tmp_path):
     assert not list(tmp_path.iterdir())
     model.pool = first_token
     llmkit.save_pretrained(model, tmp_path)
-
-
-def test_dropout_is_kept(tmp_path):
-    """It is off in what from_pretrained gives, but whoever trains on, here or there, starts with it."""
-    for name in ("bert", "roberta"):
-        theirs = make_theirs(name)
-        theirs.config.hidden_dropout_prob = 0.25
-        theirs.save_pretrained(tmp_path / name)
-        ours, _ = llmkit.from_pretrained(tmp_path / name)
-        assert ours.config.dropout == ours.config.to_hf()["hidden_dropout_prob"] == 0.25 and not ours.training
 
 
 def test_configs_that_fit_no_model(tmp_path):

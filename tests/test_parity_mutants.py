@@ -97,7 +97,7 @@ def heads_interleaved(model, monkeypatch):
     monkeypatch.setattr(
         attention,
         "fused_attention",
-        lambda q, k, v, mask, scale: attention.attention(
+        lambda q, k, v, mask, scale, dropout: attention.attention(
             q, *(x.repeat(1, q.size(1) // x.size(1), 1, 1) for x in (k, v)), mask, scale
         ),
     )
@@ -107,7 +107,7 @@ def mask_off_by_one(model, monkeypatch):
     monkeypatch.setattr(
         attention,
         "fused_attention",
-        lambda q, k, v, mask, scale: attention.attention(
+        lambda q, k, v, mask, scale, dropout: attention.attention(
             q, attention.repeat_kv(k, q.size(1)), attention.repeat_kv(v, q.size(1)),
             masks.causal_mask(q.size(-2), k.size(-2)).logical_or(torch.eye(q.size(-2)).roll(1, 1).bool()), scale,
         ),

@@ -66,6 +66,7 @@ TERMS = (
     term("sliding window", 4, "each position looks at the last few only", "layers.masks:sliding_window_mask"),
     term("LayerNorm", 5, "mean 0 and spread 1 for each vector, then a learned scale", "layers.norms:layer_norm"),
     term("GELU", 5, "a soft switch between the two matrices of the MLP", "layers.mlp:gelu_tanh"),
+    term("dropout", 5, "in training, a random share of the numbers set to 0, the others raised to make up for it"),
     term("residual stream", 5, "the vector to which every block adds", "layers.blocks:PreNormBlock"),
     term("warm-up", 5, "learning rates that begin small", "training.schedules:warmup_cosine"),
     term("AdamW", 5, "steps divided by the size of recent gradients, decay beside them", "training.optim:AdamW",

@@ -48,22 +48,28 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask = None, scale: float |
     return attention_weights(q, k, mask, scale) @ v
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask = None, scale: float | None = None) -> Tensor:
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask = None, scale: float | None = None, dropout: float = 0.0
+) -> Tensor:
     """`attention` by torch's kernels, which never write the (T, S) weights; k and v may have fewer heads.
 
-    One exception: bfloat16 on a CPU with gradients and CAUSAL writes and keeps them, see `_causal_attention_bf16`.
+    dropout   share of the weights that are set to 0, the others being raised by 1 / (1 - dropout); for training only
+
+    On a CPU two cases write and keep the weights: dropout, and bfloat16 with gradients and CAUSAL, see
+    `_causal_attention_bf16`.
     """
     if mask is CAUSAL and q.size(-2) != k.size(-2):  # torch's own triangle would begin at the first key
         mask = causal_mask(q.size(-2), k.size(-2), q.device)
     causal = mask is CAUSAL
     if causal and q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad:
-        return _causal_attention_bf16(q, repeat_kv(k, q.size(1)), repeat_kv(v, q.size(1)), scale)
+        return _causal_attention_bf16(q, repeat_kv(k, q.size(1)), repeat_kv(v, q.size(1)), scale, dropout)
+    gqa = q.size(1) != k.size(1)
     return F.scaled_dot_product_attention(
-        q, k, v, None if causal else mask, is_causal=causal, scale=scale, enable_gqa=q.size(1) != k.size(1)
+        q, k, v, None if causal else mask, dropout, is_causal=causal, scale=scale, enable_gqa=gqa
     )
 
 
-def _causal_attention_bf16(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+def _causal_attention_bf16(q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
     """The triangle by plain products: on a CPU, torch's kernel takes six times as long for bfloat16 gradients.
 
     Scores are rounded to bfloat16 before the softmax, which torch's kernel does not; k and v have all H heads.
@@ -71,7 +77,7 @@ def _causal_attention_bf16(q: Tensor, k: Tensor, v: Tensor, scale: float | None)
     T = q.size(-2)
     above = torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1)
     scores = (q * (q.size(-1) ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
-    return (scores + above).softmax(-1) @ v
+    return F.dropout((scores + above).softmax(-1), dropout) @ v
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
@@ -127,6 +133,7 @@ class MultiHeadAttention(nn.Module):
 
     qk_norm   makes a norm over head_dim for q and for k, applied before rotation (Qwen3)
     sinks     add a learned sink to every head (gpt-oss)
+    dropout   of the attention weights, in training: a query then does without some of the keys (GPT-2, BERT)
     """
 
     recorder: Callable[[Tensor], None] | None = None  # set by viz.record_attention: gets the weights (B, H, T, S)
@@ -141,6 +148,7 @@ class MultiHeadAttention(nn.Module):
         scale: float | None = None,
         qk_norm: Callable[[int], nn.Module] | None = None,
         sinks: bool = False,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
@@ -157,6 +165,7 @@ class MultiHeadAttention(nn.Module):
         self.q_norm = qk_norm(head_dim) if qk_norm else None
         self.k_norm = qk_norm(head_dim) if qk_norm else None
         self.sinks = nn.Parameter(torch.zeros(n_heads)) if sinks else None
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -178,13 +187,14 @@ class MultiHeadAttention(nn.Module):
         return self.o_proj(merge_heads(self._attend(q, k, v, mask)))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+        dropout = self.dropout.p if self.training else 0.0
         if self.sinks is None and self.recorder is None:
-            return fused_attention(q, k, v, mask, self.scale)
+            return fused_attention(q, k, v, mask, self.scale, dropout)
         k, v = repeat_kv(k, self.n_heads), repeat_kv(v, self.n_heads)
         if self.sinks is not None:
             k, v, mask = add_sinks(k, v, mask, self.sinks)
         if self.recorder is None:
-            return fused_attention(q, k, v, mask, self.scale)
+            return fused_attention(q, k, v, mask, self.scale, dropout)
         weights = attention_weights(q, k, mask, self.scale)
         self.recorder(weights)
-        return weights @ v
+        return self.dropout(weights) @ v

@@ -97,6 +97,7 @@ class SequenceClassifier(Head):
         super().__init__()
         self.transformer, self.config = transformer, config
         self.pool = pool or first_token
+        self.pool_dropout = nn.Dropout(0.0)  # RoBERTa's is on
         self.pooler = nn.Linear(config.d_model, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, len(config.labels))
@@ -104,7 +105,7 @@ class SequenceClassifier(Head):
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """(B, T) -> logits (B, n_labels)."""
         hidden = self.transformer(ids, attention_mask, types=types)
-        pooled = torch.tanh(self.pooler(self.pool(hidden, attention_mask)))
+        pooled = torch.tanh(self.pooler(self.pool_dropout(self.pool(hidden, attention_mask))))
         return self.classifier(self.dropout(pooled))
 
 

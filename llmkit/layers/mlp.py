@@ -51,27 +51,43 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MLP(nn.Module):
-    """Widen, bend, narrow: (…, C) -> (…, d_ff) -> (…, C)."""
+    """Widen, bend, narrow: (…, C) -> (…, d_ff) -> (…, C). `dropout` falls on the d_ff (T5, BART)."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: Callable[[Tensor], Tensor] = F.gelu, bias: bool = True):
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: Callable[[Tensor], Tensor] = F.gelu,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.activation = activation
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.up_proj(x)))
+        return self.down_proj(self.dropout(self.activation(self.up_proj(x))))
 
 
 class GatedMLP(nn.Module):
-    """Two projections up, one of which gates the other: SwiGLU with silu, GEGLU with gelu."""
+    """Two projections up, one of which gates the other: SwiGLU with silu, GEGLU with gelu. `dropout` as in MLP."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: Callable[[Tensor], Tensor] = F.silu, bias: bool = False):
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: Callable[[Tensor], Tensor] = F.silu,
+        bias: bool = False,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.activation = activation
         self.gate_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.dropout(self.activation(self.gate_proj(x)) * self.up_proj(x)))

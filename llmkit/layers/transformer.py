@@ -87,6 +87,7 @@ class Transformer(nn.Module):
     position_bias   (T,), (S,) positions -> (1, H, T, S) added to the scores of every block (Alibi, T5)
     causal          False for encoders
     window          sliding window in tokens; with `sinks` first tokens that stay visible
+    dropout         of the hidden states that come out (T5)
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Transformer(nn.Module):
         causal: bool = True,
         window: int | None = None,
         sinks: int = 0,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if window is not None and window < 1:
@@ -106,6 +108,7 @@ class Transformer(nn.Module):
         self.embed, self.blocks, self.norm = embed, nn.ModuleList(blocks), norm or nn.Identity()
         self.rope, self.position_bias = rope, position_bias
         self.causal, self.window, self.sinks = causal, window, sinks
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -137,7 +140,7 @@ class Transformer(nn.Module):
         rotary = self.rope(positions, x.dtype) if self.rope is not None else None
         for block, layer_cache in zip(self.blocks, cache if cache is not None else repeat(None), strict=False):
             x = block(x, mask, rotary, layer_cache, *memory)
-        return self.norm(x)
+        return self.dropout(self.norm(x))
 
     def _check(self, ids: Tensor, attention_mask: Tensor | None, documents: Tensor | None, cache: Cache | None) -> None:
         if ids.dim() != 2 or ids.size(1) == 0 or ids.is_floating_point():

@@ -36,7 +36,9 @@ class BartConfig:
     decoder_d_ff: int | None = None  # d_ff
     max_len: int = 1024
     activation: str = "gelu"
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the embeddings and of what each branch adds
+    attention_dropout: float = 0.0  # of the attention weights
+    activation_dropout: float = 0.0  # inside the MLP
     scale_embedding: bool = False  # token vectors times sqrt(d_model), as in 2017
     pad_id: int = 1
     start_id: int = 2  # the decoder begins with the end token
@@ -57,7 +59,8 @@ class BartConfig:
             hf["vocab_size"], hf["d_model"], hf["encoder_layers"], hf["decoder_layers"],
             hf["encoder_attention_heads"], hf["decoder_attention_heads"], hf["encoder_ffn_dim"],
             hf["decoder_ffn_dim"], hf["max_position_embeddings"], hf.get("activation_function", "gelu"),
-            hf.get("dropout", 0.1), scale_embedding=bool(hf.get("scale_embedding")), pad_id=hf.get("pad_token_id", 1),
+            hf.get("dropout", 0.1), hf.get("attention_dropout", 0.0), hf.get("activation_dropout", 0.0),
+            scale_embedding=bool(hf.get("scale_embedding")), pad_id=hf.get("pad_token_id", 1),
             start_id=hf.get("decoder_start_token_id", 2), end_id=hf.get("eos_token_id", 2),
             forced_bos_id=hf.get("forced_bos_token_id"), forced_eos_id=hf.get("forced_eos_token_id"),
         )  # fmt: skip
@@ -73,7 +76,8 @@ class BartConfig:
             "tie_word_embeddings": True, "is_encoder_decoder": True, "pad_token_id": self.pad_id,
             "decoder_start_token_id": self.start_id, "eos_token_id": self.end_id,
             "forced_bos_token_id": self.forced_bos_id, "forced_eos_token_id": self.forced_eos_id,
-            "dropout": self.dropout,
+            "dropout": self.dropout, "attention_dropout": self.attention_dropout,
+            "activation_dropout": self.activation_dropout,
         }  # fmt: skip
 
 
@@ -88,15 +92,17 @@ def bart(config: BartConfig) -> Seq2SeqLM:
     """The model."""
     C, activation = config.d_model, ACTIVATIONS[config.activation]
     norm = partial(nn.LayerNorm, C)
+    mlp = partial(MLP, C, activation=activation, dropout=config.activation_dropout)
+
+    def attn(n_heads: int, kind: type[MultiHeadAttention] = MultiHeadAttention) -> MultiHeadAttention:
+        return kind(C, n_heads, bias=True, dropout=config.attention_dropout)
 
     def encoder_block() -> PostNormBlock:
-        attn = MultiHeadAttention(C, config.n_heads, bias=True)
-        return PostNormBlock(attn, MLP(C, config.d_ff, activation), norm, config.dropout)
+        return PostNormBlock(attn(config.n_heads), mlp(config.d_ff), norm, config.dropout)
 
     def decoder_block() -> PostNormCrossBlock:
         H, d_ff = config.n_decoder_heads or config.n_heads, config.decoder_d_ff or config.d_ff
-        attn, cross_attn = MultiHeadAttention(C, H, bias=True), CrossAttention(C, H, bias=True)
-        return PostNormCrossBlock(attn, cross_attn, MLP(C, d_ff, activation), norm, config.dropout)
+        return PostNormCrossBlock(attn(H), attn(H, CrossAttention), mlp(d_ff), norm, config.dropout)
 
     def stack(blocks: list[nn.Module], causal: bool) -> Transformer:
         positions = OffsetEmbedding(config.max_len, C, OFFSET)

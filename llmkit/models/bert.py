@@ -36,7 +36,8 @@ class BertConfig:
     n_types: int = 2
     norm_eps: float = 1e-12
     activation: str = "gelu"
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the embeddings, of what each branch adds, of what the classifiers read
+    attention_dropout: float = 0.0  # of the attention weights
     pad_id: int = 0
     head: str = "ForMaskedLM"  # a key of HEADS
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of the classifiers
@@ -61,8 +62,8 @@ class BertConfig:
         return cls(
             hf["vocab_size"], hf["hidden_size"], hf["num_hidden_layers"], hf["num_attention_heads"],
             hf["intermediate_size"], hf["max_position_embeddings"] - cls.offset, hf.get("type_vocab_size", 2),
-            hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), hf.get("hidden_dropout_prob", 0.1), pad_id,
-            head, _labels(hf),
+            hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), hf.get("hidden_dropout_prob", 0.1),
+            hf.get("attention_probs_dropout_prob", 0.1), pad_id, head, _labels(hf),
         )  # fmt: skip
 
     @classmethod
@@ -84,7 +85,8 @@ class BertConfig:
             "num_attention_heads": self.n_heads, "intermediate_size": self.d_ff,
             "max_position_embeddings": self.max_len + self.offset, "type_vocab_size": self.n_types,
             "layer_norm_eps": self.norm_eps, "hidden_act": self.activation, "pad_token_id": self.pad_id,
-            "hidden_dropout_prob": self.dropout, "tie_word_embeddings": True, "id2label": numbered,
+            "hidden_dropout_prob": self.dropout, "attention_probs_dropout_prob": self.attention_dropout,
+            "tie_word_embeddings": True, "id2label": numbered,
             "label2id": {label: int(i) for i, label in numbered.items()},
         }  # fmt: skip
 
@@ -110,7 +112,7 @@ def encoder(config: BertConfig) -> Transformer:
     norm = partial(nn.LayerNorm, C, config.norm_eps)
 
     def block() -> PostNormBlock:
-        attn = MultiHeadAttention(C, config.n_heads, bias=True)
+        attn = MultiHeadAttention(C, config.n_heads, bias=True, dropout=config.attention_dropout)
         return PostNormBlock(attn, MLP(C, config.d_ff, ACTIVATIONS[config.activation]), norm, config.dropout)
 
     positions = OffsetEmbedding(config.max_len, C, config.offset)

@@ -27,7 +27,8 @@ class GPT2Config:
     d_ff: int | None = None  # 4 d_model
     activation: str = "gelu_new"
     norm_eps: float = 1e-5
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the embeddings and of what each branch adds
+    attention_dropout: float = 0.0  # of the attention weights
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "GPT2Config":
@@ -42,6 +43,7 @@ class GPT2Config:
         return cls(
             hf["vocab_size"], hf["n_positions"], hf["n_embd"], hf["n_layer"], hf["n_head"], hf.get("n_inner"),
             activation, hf.get("layer_norm_epsilon", 1e-5), hf.get("resid_pdrop", 0.1),
+            hf.get("attn_pdrop", 0.1),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:
@@ -50,7 +52,7 @@ class GPT2Config:
             "n_positions": self.max_len, "n_ctx": self.max_len, "n_embd": self.d_model, "n_layer": self.n_layers,
             "n_head": self.n_heads, "n_inner": self.d_ff, "activation_function": self.activation,
             "layer_norm_epsilon": self.norm_eps, "resid_pdrop": self.dropout, "embd_pdrop": self.dropout,
-            "tie_word_embeddings": True,
+            "attn_pdrop": self.attention_dropout, "tie_word_embeddings": True,
         }  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def gpt2(config: GPT2Config) -> CausalLM:
     norm = partial(nn.LayerNorm, C, config.norm_eps)
 
     def block() -> PreNormBlock:
-        attn = MultiHeadAttention(C, config.n_heads, bias=True)
+        attn = MultiHeadAttention(C, config.n_heads, bias=True, dropout=config.attention_dropout)
         mlp = MLP(C, config.d_ff or 4 * C, ACTIVATIONS[config.activation])
         return PreNormBlock(attn, mlp, norm, config.dropout)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from llmkit.checkpoints.tables import Copy, weight_and_bias
+from llmkit.layers.encoder_heads import SequenceClassifier
 from llmkit.models.bert import BertConfig, bert, encoder_weights, layer_norm
 
 
@@ -40,8 +41,11 @@ SIZES = {
 
 
 def roberta(config: RobertaConfig) -> nn.Module:
-    """BERT with an offset, which is in the config's class."""
-    return bert(config)
+    """BERT with an offset, which is in the config's class, and a classifier with one dropout more."""
+    model = bert(config)
+    if isinstance(model, SequenceClassifier):
+        model.pool_dropout.p = config.dropout
+    return model
 
 
 def position_ids(ids: Tensor, pad_id: int = 1) -> Tensor:

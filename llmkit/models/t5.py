@@ -33,7 +33,7 @@ class T5Config:
     n_buckets: int = 32
     max_distance: int = 128
     norm_eps: float = 1e-6
-    dropout: float = 0.0
+    dropout: float = 0.0  # everywhere: embeddings, attention weights, inside the MLP, each branch, each stack's end
     gated: bool = False  # v1.1: a gated MLP with GELU where v1.0 has ReLU
     tie: bool = True  # v1.0: the output matrix is the token table, and the states before it are scaled
     pad_id: int = 0
@@ -94,22 +94,22 @@ def t5(config: T5Config) -> Seq2SeqLM:
 
     def mlp() -> nn.Module:
         if config.gated:
-            return GatedMLP(C, config.d_ff, fused_gelu_tanh)
-        return MLP(C, config.d_ff, F.relu, bias=False)
+            return GatedMLP(C, config.d_ff, fused_gelu_tanh, dropout=config.dropout)
+        return MLP(C, config.d_ff, F.relu, bias=False, dropout=config.dropout)
 
-    def attn() -> MultiHeadAttention:
-        return MultiHeadAttention(C, H, head_dim=D, scale=1.0)
+    def attn(kind: type[MultiHeadAttention] = MultiHeadAttention) -> MultiHeadAttention:
+        return kind(C, H, head_dim=D, scale=1.0, dropout=config.dropout)
 
     def encoder_block() -> PreNormBlock:
         return PreNormBlock(attn(), mlp(), norm, config.dropout)
 
     def decoder_block() -> PreNormCrossBlock:
-        return PreNormCrossBlock(attn(), CrossAttention(C, H, head_dim=D, scale=1.0), mlp(), norm, config.dropout)
+        return PreNormCrossBlock(attn(), attn(CrossAttention), mlp(), norm, config.dropout)
 
     def stack(blocks: list[nn.Module], causal: bool) -> Transformer:
         embed = Embedding(config.vocab_size, C, dropout=config.dropout)
         bias = RelativePositionBias(H, not causal, config.n_buckets, config.max_distance)
-        return Transformer(embed, blocks, norm(), position_bias=bias, causal=causal)
+        return Transformer(embed, blocks, norm(), position_bias=bias, causal=causal, dropout=config.dropout)
 
     encoder = stack([encoder_block() for _ in range(config.n_layers)], causal=False)
     decoder = stack([decoder_block() for _ in range(config.n_decoder_layers or config.n_layers)], causal=True)
