@@ -18,13 +18,14 @@ from parity import ENCODERS, MODELS, SEQ2SEQ, ids_for, make_theirs, relative_err
 
 
 def outputs(theirs, ours, is_seq2seq: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of both, or hidden states where there is no head."""
-    ids = ids_for(theirs)
+    """Logits of both, or hidden states where there is no head; in training, both with the same random numbers."""
+    ids = {"input_ids": ids_for(theirs)}
     if is_seq2seq:
-        answer = ids_for(theirs, (3, 11), seed=2)
-        return theirs(input_ids=ids, decoder_input_ids=answer).logits, ours(ids, answer)
-    out = theirs(ids)
-    return (out.logits if "logits" in out else out.last_hidden_state), ours(ids)
+        ids["decoder_input_ids"] = ids_for(theirs, (3, 11), seed=2)
+    torch.manual_seed(0)
+    out = theirs(**ids)
+    torch.manual_seed(0)
+    return (out.logits if "logits" in out else out.last_hidden_state), ours(*ids.values())
 
 
 def table_gradient(out: torch.Tensor, tables: list[torch.nn.Parameter]) -> torch.Tensor:
@@ -34,7 +35,10 @@ def table_gradient(out: torch.Tensor, tables: list[torch.nn.Parameter]) -> torch
 
 
 def measure(name: str) -> dict[str, float]:
-    """With noise on every parameter, and freshly initialised: small numbers show an eps that large ones hide."""
+    """With noise on every parameter, and freshly initialised: small numbers show an eps that large ones hide.
+
+    With noise also in training, where there is dropout: from the same seed the same numbers have to be dropped.
+    """
     found = {}
     for label, noise in (("noise", 0.1), ("fresh", 0.0)):
         theirs = make_theirs(name, noise)
@@ -50,6 +54,8 @@ def measure(name: str) -> dict[str, float]:
             tied = theirs_out is not None and theirs_out.weight is theirs_in and ours.lm_head.weight is not ours_in
             our_tables = [ours_in, ours.lm_head.weight] if tied else [ours_in]
             found["gradient"] = relative_error(table_gradient(expected, [theirs_in]), table_gradient(got, our_tables))
+            if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in ours.modules()):
+                found["dropout"] = relative_error(*outputs(theirs.train(), ours.train(), name in SEQ2SEQ))
     return found
 
 

@@ -32,9 +32,13 @@ def toyland(r: dict[str, Any]) -> str:
 
 
 def parity(r: dict[str, Any]) -> str:
-    rows = [(name, *(f"{one[key]:.1e}" for key in ("noise", "fresh", "gradient"))) for name, one in r["models"].items()]
+    kinds = ("noise", "fresh", "gradient", "dropout")
+    rows = [(name, *(f"{one[key]:.1e}" if key in one else "–" for key in kinds)) for name, one in r["models"].items()]
     note = f"Against transformers {r['transformers']}; the tests demand 1e-5 of outputs and 5e-5 of gradients."
-    heads = "model | outputs, noise on every parameter | outputs, fresh weights | gradient of the token table, noise"
+    heads = (
+        "model | outputs, noise on every parameter | outputs, fresh weights | gradient of the token table, noise | "
+        "outputs in training, the same seed for dropout"
+    )
     return table(heads, rows) + f"\n\n{note}"
 
 
