@@ -220,6 +220,7 @@ def test_saving_and_loading(small, tmp_path):
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"": 300}), "needs a name"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"<a>": 97}), "ordinary piece 'a'"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"<a>": -1}), "the id -1"),
+        (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"a": 256}), "the id 97"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], special_tokens={"<a>": 10**12}), "from 0 up"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], r"\w+"), "or text is lost"),
         (lambda: ByteLevelBPE([bytes([b]) for b in range(256)], [], r"(\w+)|[\s\S]"), "no groups"),
@@ -258,3 +259,26 @@ def test_a_byte_that_the_vocabulary_lacks_is_refused_not_dropped():
     assert out_of_order.decode(out_of_order.encode("abcd é")) == "abcd é"
     with pytest.raises(ValueError, match="has no piece for the byte 0x04"):
         out_of_order.encode("\x04")
+
+
+@pytest.mark.parametrize("places", [(0, 1, 2), (300, 700, 701), (701, 700, 300)])
+def test_the_library_has_the_same_ids_for_special_tokens(places, small, tmp_path):
+    """Wherever they stand: in front (RoBERTa, SmolLM2), behind, between."""
+    ordinary = [piece for i, piece in enumerate(small.bytes_of) if i in small.ids.values()]
+    special = dict(zip(["<s>", "<|im_end|>", "<pad>"], places, strict=True))
+    pieces = []
+    for piece in ordinary:
+        while len(pieces) in places:
+            pieces.append(None)
+        pieces.append(piece)
+    ours = ByteLevelBPE(pieces, small.merges, special_tokens=special)
+    ours.save(tmp_path)
+    text = "<s>the cat<|im_end|><pad>"
+    for theirs in (ours.fast(), hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))):
+        assert {name: theirs.token_to_id(name) for name in special} == special
+        assert theirs.get_vocab_size() == len(ordinary) + 3
+        theirs.encode_special_tokens = False
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        assert ids == ours.encode(text, "all") and theirs.decode(ids, skip_special_tokens=False) == text
+    again = load_tokenizer(tmp_path)
+    assert (again.pieces, again.special_tokens) == (ours.pieces, special)

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import math
 import random
 
@@ -246,3 +247,30 @@ def test_a_piece_too_rare_for_a_float_stays():
     log_probs = {"a": -370.0, "b": -370.0, "ab": 0.0, "c": 0.0}
     new, _ = em_step({"ab": 1, "c": 10_000}, log_probs)
     assert set(new) == set(log_probs) and all(math.isfinite(value) for value in new.values())
+
+
+@pytest.mark.parametrize("kind", [SentencePieceBPE, Unigram])
+def test_tokens_added_behind_the_vocabulary(kind, tmp_path):
+    """As fine-tunes of LLaMA 2 add ChatML's."""
+    tokenizers = pytest.importorskip("tokenizers")
+    path = tmp_path / "tokenizer.json"
+    plain = kind.train(toyland.stories(100), 400)
+    plain.save(path)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    theirs.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    theirs.save(str(path))
+    ours, text = load_tokenizer(path), "<|im_start|>the cat<|im_end|>"
+    assert ours.vocab_size == theirs.get_vocab_size() == plain.vocab_size + 2
+    ids = ours.encode(text, "all")
+    assert ids[0] == plain.vocab_size == theirs.token_to_id("<|im_start|>") and ids[-1] == plain.vocab_size + 1
+    assert ids[1:-1] == plain.encode("the cat") and ours.encode("the cat<") == plain.encode("the cat<")
+    assert ours.decode(ids) == "<|im_start|>the cat<|im_end|>"
+    ours.save(path)
+    assert load_tokenizer(path).special_tokens == ours.special_tokens
+    assert tokenizers.Tokenizer.from_file(str(path)).token_to_id("<|im_end|>") == ids[-1]
+    data = json.loads(path.read_text())
+    data["model"]["vocab"] = plain.to_json()["model"]["vocab"]
+    data["added_tokens"][-1]["id"] += 1
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="must have the ids from 400 on"):
+        load_tokenizer(path)

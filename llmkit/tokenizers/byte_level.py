@@ -28,7 +28,8 @@ class ByteLevelBPE(Tokenizer):
     merges    pairs of pieces in the order of learning
     pattern   what text is cut into before merging
 
-    Raises ValueError for a missing byte, a piece that occurs twice, and a merge whose parts or result are no pieces.
+    Raises ValueError for a missing byte, a piece that occurs twice, a merge whose parts or result are no pieces, and a
+    special token that is spelled like an ordinary piece: tokenizer.json has one list of names for both.
     """
 
     def __init__(
@@ -44,6 +45,10 @@ class ByteLevelBPE(Tokenizer):
         self.ids = {piece: i for i, piece in enumerate(pieces) if piece is not None}
         if len(self.ids) != sum(piece is not None for piece in pieces):
             raise ValueError("the vocabulary has the same piece under two ids")
+        ordinary = {"".join(shown[b] for b in piece): i for piece, i in self.ids.items()}
+        for name, i in self.special_tokens.items():
+            if ordinary.get(name, i) != i:
+                raise ValueError(f"the special token {name!r} is spelled like the piece with the id {ordinary[name]}")
         self._missing = {b for b in range(256) if bytes([b]) not in self.ids}
         if needed := self._missing & NEEDED_BYTES:
             raise ValueError(f"the vocabulary lacks the byte {min(needed):#04x}, which no text can do without")
@@ -136,7 +141,7 @@ class ByteLevelBPE(Tokenizer):
 
     def to_json(self) -> dict:
         shown = bytes_to_unicode()
-        text = ["".join(shown[b] for b in piece) for piece in self.bytes_of]
+        ordinary = {"".join(shown[b] for b in piece): i for piece, i in self.ids.items()}
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         pre_tokenizer = byte_level
         if self.pattern != GPT2_PATTERN:
@@ -160,7 +165,7 @@ class ByteLevelBPE(Tokenizer):
                 "fuse_unk": False,
                 "byte_fallback": False,
                 "ignore_merges": False,
-                "vocab": {text[i]: i for i in self.ids.values()},
+                "vocab": ordinary | self.special_tokens,  # the library takes ids from here alone, not from added_tokens
                 "merges": [["".join(shown[b] for b in part) for part in merge] for merge in self.merges],
             },
         }

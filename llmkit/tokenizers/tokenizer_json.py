@@ -104,6 +104,10 @@ def _sentencepiece_bpe(data: dict, special: dict[str, int], path: Path) -> Sente
 def _sentencepiece(
     data: dict, pieces: list[str], scores: list[float], unk_id: int, algorithm: int, special: dict[str, int]
 ) -> SentencePieceModel:
+    behind = sorted((i, name) for name, i in special.items() if name not in pieces)  # added to a trained vocabulary
+    if [i for i, _ in behind] != list(range(len(pieces), len(pieces) + len(behind))):
+        raise ValueError(f"added tokens must have the ids from {len(pieces)} on, one after the other; got {behind}")
+    pieces, scores = [*pieces, *(name for _, name in behind)], [*scores, *(0.0 for _ in behind)]
     fallback = bool(data["model"].get("byte_fallback"))
     is_byte = re.compile(r"<0x[0-9A-F]{2}>").fullmatch
     types = [
