@@ -38,7 +38,7 @@ place = tempfile.TemporaryDirectory()  # the files of this lesson; gone at its e
 from llmkit.checkpoints import gguf_from_hf
 from llmkit.checkpoints.gguf import load_gguf, save_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
-from llmkit.checkpoints.gguf_special import Settings
+from llmkit.checkpoints.special import Settings
 from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json
 from llmkit.generation.generate import generate
 from llmkit.generation.logits import GREEDY

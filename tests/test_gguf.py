@@ -66,7 +66,7 @@ def write(path, tensors, kind="F32", config=CONFIG, architecture="llama", change
     for name, value in entries.items():
         w.add_uint32(name.replace("__", "."), value)
     shown = TOKENIZER.to_json()["model"]
-    tokens = sorted([*shown["vocab"].items(), *TOKENIZER.special_tokens.items()], key=lambda item: item[1])
+    tokens = sorted(shown["vocab"].items(), key=lambda item: item[1])
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre(pre)
     w.add_token_list([token for token, _ in tokens])

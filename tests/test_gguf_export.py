@@ -6,7 +6,7 @@ import torch
 from gguf_peer import BYTES, LLAMA3, MODERN, PIECES, SIZES, STORY, Peer, dense, perturbed, sparse
 
 from llmkit.checkpoints.gguf import load_gguf, save_gguf
-from llmkit.checkpoints.gguf_special import Settings
+from llmkit.checkpoints.special import Settings
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.generation.generate import generate
 from llmkit.generation.logits import GREEDY

@@ -11,9 +11,9 @@ from llmkit.checkpoints.gguf import load_gguf, save_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_from_hf import converted, gguf_name, stack_experts, write_converted
 from llmkit.checkpoints.gguf_names import llama_weights, mixtral_weights
-from llmkit.checkpoints.gguf_special import Settings
 from llmkit.checkpoints.pretrained import save_pretrained
 from llmkit.checkpoints.safetensors import SafetensorsFolder
+from llmkit.checkpoints.special import Settings
 from llmkit.checkpoints.tables import WeightsError, split_numbers
 from llmkit.data.batches import pad
 from llmkit.finetuning import experiments

@@ -282,3 +282,11 @@ def test_the_library_has_the_same_ids_for_special_tokens(places, small, tmp_path
         assert ids == ours.encode(text, "all") and theirs.decode(ids, skip_special_tokens=False) == text
     again = load_tokenizer(tmp_path)
     assert (again.pieces, again.special_tokens) == (ours.pieces, special)
+
+
+def test_added_tokens_beside_the_vocabulary(small, tmp_path):
+    model = small.to_json()["model"]
+    write_json(tmp_path / "vocab.json", {t: i for t, i in model["vocab"].items() if t != "<|endoftext|>"})
+    (tmp_path / "merges.txt").write_text("\n".join(map(" ".join, model["merges"])), encoding="utf-8")
+    write_json(tmp_path / "added_tokens.json", small.special_tokens | {"[turn]": 900})
+    assert load_tokenizer(tmp_path).special_tokens == small.special_tokens | {"[turn]": 900}

@@ -274,3 +274,19 @@ def test_tokens_added_behind_the_vocabulary(kind, tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(ValueError, match="must have the ids from 400 on"):
         load_tokenizer(path)
+
+
+def test_added_tokens_beside_the_model(tmp_path):
+    plain = SentencePieceBPE.train(toyland.stories(100), 400)
+    plain.save_model(tmp_path / "tokenizer.model")
+    beside = tmp_path / "added_tokens.json"
+    beside.write_text('{"<|im_end|>": 401, "<|im_start|>": 400, "</s>": 2}')
+    ours = load_tokenizer(tmp_path)
+    assert ours.special_tokens == {"<s>": 1, "</s>": 2, "<|im_start|>": 400, "<|im_end|>": 401}
+    assert ours.encode("the cat<|im_end|>", "all") == [*plain.encode("the cat"), 401]
+    beside.write_text('{"<|im_end|>": 402}')
+    with pytest.raises(ValueError, match="400 pieces, which added_tokens.json does not continue"):
+        load_tokenizer(tmp_path)
+    beside.write_text('{"<|im_end|>": "x"}')
+    with pytest.raises(ValueError, match=r"tokenizer\.model"):
+        load_tokenizer(tmp_path)

@@ -13,7 +13,7 @@ import torch
 
 from llmkit.alignment.toyland_truth import end_id
 from llmkit.checkpoints.gguf import load_gguf, save_gguf
-from llmkit.checkpoints.gguf_special import Settings
+from llmkit.checkpoints.special import Settings
 from llmkit.finetuning.sft import end_of_turn
 from llmkit.finetuning.toyland_chat import END_OF_TURN
 from llmkit.generation.generate import generate, generate_batch

@@ -10,8 +10,9 @@ from torch import nn
 
 from llmkit.checkpoints.gguf import FILE_TYPES, load_gguf, save_gguf
 from llmkit.checkpoints.gguf_file import GGUFFile
-from llmkit.checkpoints.gguf_special import Settings, save_settings, settings_of_folder, settings_of_gguf
+from llmkit.checkpoints.gguf_special import settings_of_gguf
 from llmkit.checkpoints.pretrained import from_pretrained, save_pretrained
+from llmkit.checkpoints.special import Settings, save_tokenizer, settings_of_folder
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.tokenizers.base import Tokenizer
 
@@ -109,7 +110,7 @@ def _save_folder(
                 raise WeightsError(f"{name} cannot be written as {kind}: it has NaN, infinite or too large weights")
         save_pretrained(model, aside, tokenizer)
         if tokenizer is not None:
-            save_settings(settings, tokenizer, aside)
+            save_tokenizer(tokenizer, aside, model.config.to_hf()["model_type"], settings)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

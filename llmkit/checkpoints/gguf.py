@@ -14,9 +14,9 @@ from torch import nn
 from llmkit.checkpoints import gguf_config, gguf_names
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_header import BLOCKS
-from llmkit.checkpoints.gguf_special import Settings
 from llmkit.checkpoints.gguf_tokenizer import read_tokenizer, tokenizer_fields
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
+from llmkit.checkpoints.special import Settings
 from llmkit.checkpoints.tables import Table, WeightsError
 from llmkit.checkpoints.weights import building_from, load_weights
 from llmkit.models.bert import BertConfig

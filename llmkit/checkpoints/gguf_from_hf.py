@@ -15,8 +15,8 @@ from torch import Tensor
 
 from llmkit.checkpoints.gguf import FILE_TYPES, fields_of, kind_of
 from llmkit.checkpoints.gguf_config import rope_factors
-from llmkit.checkpoints.gguf_special import Settings
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
+from llmkit.checkpoints.special import Settings
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.layers.rope import halves_to_pairs
 from llmkit.models.llama import IGNORE

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from llmkit.checkpoints.gguf_file import GGUFFile
-from llmkit.checkpoints.gguf_special import Settings, special_fields
+from llmkit.checkpoints.gguf_special import special_fields
+from llmkit.checkpoints.special import Settings
 from llmkit.tokenizers import protobuf
 from llmkit.tokenizers.base import Tokenizer, TokenizerFileError
 from llmkit.tokenizers.bpe import CL100K_PATTERN, GPT2_PATTERN
@@ -41,7 +42,7 @@ def tokenizer_fields(tokenizer: Tokenizer | None, vocab_size: int, settings: Set
     if "scores" in fields:
         fields["scores"] = fields["scores"] + [-1000.0] * len(more)
     named = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
-    return named | special_fields(tokenizer, settings or Settings())
+    return named | special_fields(tokenizer, settings or tokenizer.settings or Settings())
 
 
 def _types(tokenizer: Tokenizer) -> list[int]:

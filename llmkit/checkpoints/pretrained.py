@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from llmkit.checkpoints.safetensors import SafetensorsFolder, read_json, save_safetensors, write_json
+from llmkit.checkpoints.special import save_tokenizer, settings_of_folder
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.checkpoints.weights import building_from, load_weights, stored_weights
 from llmkit.layers.encoder_heads import first_token
@@ -70,6 +71,8 @@ def save_pretrained(
 ) -> None:
     """Write config.json and safetensors (and the tokenizer) as transformers reads them.
 
+    What the folder that the tokenizer was loaded from says of special tokens, and its chat template, are written too.
+
     Raises WeightsError for a part that their files know nothing of: a parameter of one's own, another way to pool.
     """
     if getattr(model, "pool", first_token) is not first_token:
@@ -85,7 +88,7 @@ def save_pretrained(
     ends = _text_ends(tokenizer) if isinstance(model, CausalLM) else {}
     write_json({**ends, **model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}, folder / "config.json")
     if tokenizer is not None:
-        tokenizer.save(folder / "tokenizer.json")
+        save_tokenizer(tokenizer, folder, model.config.to_hf()["model_type"])
 
 
 def _text_ends(tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -116,7 +119,9 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
     if not any((folder / file).exists() for file in TOKENIZER_FILES):
         return None
     try:
-        return load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
+        tokenizer.settings = settings_of_folder(folder, tokenizer)
+        return tokenizer
     except (RecursionError, OverflowError, IndexError, RuntimeError) as error:  # what a damaged file makes of a reader
         raise WeightsError(f"{folder}: the tokenizer's file is damaged: {error}") from None
 

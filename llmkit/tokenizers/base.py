@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import regex
 import tokenizers
@@ -41,6 +42,11 @@ class Tokenizer:
     pieces          piece of each id as text for display; None for an id that is not in use
     special_tokens  name -> id; no ordinary piece may have the same id, unless it has the same name
     """
+
+    # What a model's folder says beside the ids, kept for whoever writes the tokenizer again: tokenizer.json's
+    # post_processor (special tokens around a text), and checkpoints.special.Settings. Nothing here looks at them.
+    post_processor: dict | None = None
+    settings: Any = None
 
     def __init__(self, pieces: Sequence[str | None], special_tokens: dict[str, int] | None = None):
         self.pieces = list(pieces)
@@ -125,12 +131,16 @@ class Tokenizer:
         """The pieces that a text is cut into, for display."""
         return [self.id_to_piece(i) for i in self.encode(text)]
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write tokenizer.json (or a file of that form); written aside first, so that no half file is left."""
+    def save(self, path: str | os.PathLike, post_processor: dict | None = None) -> None:
+        """Write tokenizer.json (or a file of that form); written aside first, so that no half file is left.
+
+        post_processor   how the `tokenizers` library puts special tokens around a text; by default as it was read
+        """
         path = Path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         aside = path.with_name(path.name + ".tmp")
-        aside.write_text(json.dumps(self.to_json(), ensure_ascii=False, indent=1), encoding="utf-8")
+        data = self.to_json() | {"post_processor": post_processor or self.post_processor}
+        aside.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
         aside.replace(path)
 
     def fast(self) -> tokenizers.Tokenizer:

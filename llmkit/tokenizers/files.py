@@ -19,6 +19,8 @@ from llmkit.tokenizers.wordpiece import WordPiece
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer in a folder or file: tokenizer.json, tokenizer.model, vocab.json with merges.txt, or vocab.txt.
 
+    Beside tokenizer.model and vocab.json, added_tokens.json names special tokens that came later.
+
     Raises FileNotFoundError where there is none, TokenizerFileError naming the file and the reason where it is
     damaged or of a kind that llmkit does not know.
     """
@@ -48,10 +50,23 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 def read_sentencepiece(path: str | os.PathLike) -> SentencePiece:
     """Read a tokenizer.model; gives a SentencePieceBPE or a Unigram, whichever the file holds."""
     model = protobuf.read_model(path)
+    added = _added_tokens(Path(path))
+    behind = sorted(added.keys() - set(model.pieces), key=added.get)
+    if [added[name] for name in behind] != [*range(len(model.pieces), len(model.pieces) + len(behind))]:
+        raise TokenizerFileError(f"{path} has {len(model.pieces)} pieces, which added_tokens.json does not continue")
+    model.pieces += behind
+    model.scores += [0.0] * len(behind)
+    model.types += [protobuf.CONTROL] * len(behind)
     try:
         return (SentencePieceBPE if model.algorithm == protobuf.BPE else Unigram)(model)
     except ValueError as error:
         raise TokenizerFileError(f"{path}: {error}") from None
+
+
+def _added_tokens(path: Path) -> dict[str, int]:
+    """added_tokens.json beside the file: name -> id."""
+    added = path.with_name("added_tokens.json")
+    return json.loads(added.read_text(encoding="utf-8"), object_pairs_hook=unique(added)) if added.exists() else {}
 
 
 def _read_vocab_txt(path: Path) -> WordPiece:
@@ -74,4 +89,4 @@ def _read_vocab_and_merges(path: Path) -> ByteLevelBPE:
     lines = merges_path.read_text(encoding="utf-8").split("\n")
     merges = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
     vocab = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique(path))
-    return byte_level_from(vocab, merges, {}, GPT2_PATTERN, path)
+    return byte_level_from(vocab, merges, _added_tokens(path), GPT2_PATTERN, path)

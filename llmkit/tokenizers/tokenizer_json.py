@@ -18,9 +18,20 @@ from llmkit.tokenizers.wordpiece import WordPiece
 
 def read_tokenizer_json(path: Path) -> Tokenizer:
     """The tokenizer of any of the library's three models; `load_tokenizer` turns what goes wrong into its error."""
+    data = _checked(path)
+    tokenizer = _tokenizer(data, path)
+    tokenizer.post_processor = data.get("post_processor")
+    return tokenizer
+
+
+def _checked(path: Path) -> dict:
     data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique(path))
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise TokenizerFileError(f"{path}: the entry 'model' is missing; is it a tokenizer.json?")
+    return data
+
+
+def _tokenizer(data: dict, path: Path) -> Tokenizer:
     model = data["model"]
     added = data.get("added_tokens") or []
     for token in added:
