@@ -24,6 +24,8 @@ from llmkit.alignment.dpo import (
 from llmkit.alignment.exact import kl, log_probs, objective, optimum
 from llmkit.alignment.small_runs import by_dpo
 from llmkit.alignment.small_world import small_world
+from llmkit.layers.dropout import without_dropout
+from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
 
 
@@ -242,3 +244,14 @@ def test_bad_input_is_named(batch):
         sequence_log_probs(policy, ids, completion[:, 1:])
     with pytest.raises(ValueError, match="5 rows"):
         pair_log_probs(lambda *a: policy, ids[:5], None, completion, torch.zeros(5))
+
+
+def test_a_policy_that_drops_out_is_refused():
+    """Its margin to its own copy would not be 0."""
+    policy = gpt2(GPT2Config(20, 16, 8, 1, 2, dropout=0.1)).train()
+    ids, mask = torch.randint(20, (4, 6)), torch.arange(6).expand(4, 6) > 2
+    known = reference_log_probs(frozen_copy(policy), ids, None, mask)
+    with pytest.raises(ValueError, match="without_dropout"):
+        pair_log_probs(policy, ids, None, mask, known)
+    pairs = pair_log_probs(without_dropout(policy), ids, None, mask, known)
+    assert torch.allclose(pairs.chosen, pairs.ref_chosen, atol=1e-6) and policy.training

@@ -1,5 +1,6 @@
 """Generation: samplers against transformers, cache against no cache, beams, streaming, speculation."""
 
+import copy
 import itertools
 
 import pytest
@@ -12,8 +13,10 @@ from llmkit.generation.logits import GREEDY, Sampler
 from llmkit.generation.speculative import acceptance, residual, speculative_generate, total_variation
 from llmkit.generation.text import generate_text, stream_text
 from llmkit.layers.cache import growing_cache
+from llmkit.layers.dropout import without_dropout
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
+from llmkit.models.t5 import T5Config, t5
 
 
 def _model(seed=0, vocab_size=61, sharp=4.0, build=gpt2, **sizes):
@@ -314,3 +317,22 @@ def test_speculative_stops():
     stop = text[8]
     result = speculative_generate(target, target, torch.tensor([[4, 5, 6]]), 20, sampler=GREEDY, stop_token=stop)
     assert result.ids[0].tolist() == text[: text.index(stop, 3) + 1]
+
+
+def test_a_model_in_training_is_not_let_write():
+    """With dropout the greedy text would be another every time."""
+    model = gpt2(GPT2Config(20, 16, 8, 1, 2, attention_dropout=0.1)).train()
+    ids = torch.zeros(1, 3, dtype=torch.long)
+    for write in (
+        lambda m: generate(m, ids, 2),
+        lambda m: beam_search(m, ids, 2),
+        lambda m: speculative_generate(m, copy.deepcopy(m).eval(), ids, 2),
+        lambda m: speculative_generate(copy.deepcopy(m).eval(), m, ids, 2),
+    ):
+        with pytest.raises(ValueError, match="model.eval"):
+            write(model.train())
+        write(model.eval())
+        write(without_dropout(copy.deepcopy(model)).train())
+    both = t5(T5Config(20, 8, 1, n_heads=2, head_dim=4, d_ff=8, dropout=0.1)).train()
+    with pytest.raises(ValueError, match="model.eval"):
+        generate(both.given(ids), ids, 2)

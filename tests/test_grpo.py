@@ -409,3 +409,18 @@ def test_additions():
         problems(1, 2, share=0.0)
     with pytest.raises(ValueError, match="at least one digit"):
         problems(1, 0)
+
+
+def test_groups_of_different_prompts_are_refused(world):
+    """prompts * n instead of each prompt n times: every answer would be compared with those to other prompts."""
+    policy, prompts = world.model, [[1], [2], [1, 2]]
+    learner, settings = copy.deepcopy(policy).requires_grad_(True), GRPOSettings(group_size=2)
+    optimizer = AdamW([{"params": learner.parameters()}], 1e-3)
+    rewards = torch.arange(6.0)
+    mixed = sample_rollout(policy, policy, prompts * 2, 3, None)
+    with pytest.raises(ValueError, match=r"group 0 has answers to different prompts.*\[prompt for prompt in prompts"):
+        grpo_step(learner, optimizer, mixed, rewards, settings)
+    together = sample_rollout(policy, policy, [prompt for prompt in prompts for _ in range(2)], 3, None)
+    with pytest.raises(ValueError, match="do not make groups of 4"):
+        grpo_step(learner, optimizer, together, rewards, GRPOSettings(group_size=4))
+    grpo_step(learner, optimizer, together, rewards, settings)

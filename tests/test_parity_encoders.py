@@ -13,7 +13,7 @@ import llmkit
 from llmkit.checkpoints.safetensors import SafetensorsFolder
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.checkpoints.weights import stored_weights
-from llmkit.layers.encoder_heads import first_token, max_pool, mean_pool
+from llmkit.layers.encoder_heads import SequenceClassifier, first_token, max_pool, mean_pool
 from llmkit.models import FAMILIES, bert, roberta
 
 pytest.importorskip("transformers")
@@ -233,6 +233,20 @@ def test_a_way_to_pool_that_the_file_cannot_say_is_not_lost(tmp_path):
     assert not list(tmp_path.iterdir())
     model.pool = first_token
     llmkit.save_pretrained(model, tmp_path)
+
+
+def test_a_head_that_the_config_does_not_name_is_not_saved(tmp_path):
+    config = bert.BertConfig(99, 32, 1, 4, 56, 64, head="Model")
+    pretrained = bert.bert(config)
+    by_hand = SequenceClassifier(pretrained.transformer, config)
+    with pytest.raises(WeightsError, match="has head='Model': it needs head='ForSequenceClassification'"):
+        llmkit.save_pretrained(by_hand, tmp_path)
+    assert not list(tmp_path.iterdir())
+    for build, family in ((bert.bert, bert.BertConfig), (roberta.roberta, roberta.RobertaConfig)):
+        config = family(99, 32, 1, 4, 56, 64, dropout=0.1, head="ForSequenceClassification")
+        llmkit.save_pretrained(build(config), tmp_path)
+        llmkit.save_pretrained(SequenceClassifier(bert.encoder(config), config), tmp_path)
+        assert SequenceClassifier(bert.encoder(config), config).pool_dropout.p == build(config).pool_dropout.p
 
 
 def test_configs_that_fit_no_model(tmp_path):

@@ -286,6 +286,18 @@ def test_forced_tokens_are_kept():
     assert back["forced_bos_token_id"] == 4 and back["forced_eos_token_id"] is None
 
 
+def test_forced_tokens_of_generation_config(tmp_path):
+    """Where transformers 5 writes them; and it finds them again in what we write."""
+    theirs = make_theirs("bart")
+    theirs.generation_config.forced_bos_token_id, theirs.generation_config.forced_eos_token_id = 4, 2
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, _ = llmkit.from_pretrained(tmp_path / "theirs")
+    assert (ours.config.forced_bos_id, ours.config.forced_eos_id) == (4, 2)
+    llmkit.save_pretrained(ours, tmp_path / "ours")
+    again = type(theirs).from_pretrained(tmp_path / "ours").generation_config
+    assert (again.forced_bos_token_id, again.forced_eos_token_id) == (4, 2)
+
+
 def test_an_output_matrix_of_its_own_starts_small():
     """Where transformers' _init_weights would begin with logits in the tens."""
     model = t5.t5(t5.T5Config(500, 64, 1, n_heads=2, head_dim=8, d_ff=32, tie=False))

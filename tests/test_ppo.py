@@ -20,6 +20,7 @@ from llmkit.alignment.advantages import (
     value_mask,
 )
 from llmkit.alignment.kl_control import AdaptiveKL
+from llmkit.alignment.minibatches import checked_scores
 from llmkit.alignment.ppo import (
     PPOSettings,
     clip_fraction,
@@ -128,6 +129,24 @@ def test_rollout_names_bad_input(change, words):
     arguments = {"policy": model, "reference": model, "prompts": [[3, 4]], "max_new_tokens": 6, "eos_id": EOS} | change
     with pytest.raises(ValueError, match=words):
         sample_rollout(**arguments)
+
+
+def test_a_value_model_that_drops_out_is_refused():
+    model = small_gpt2()
+    rollout = sample_rollout(model, model, [[3, 4]] * 2, 4, EOS)
+    values = ValueModel(small_gpt2(dropout=0.1).transformer).train()
+    with pytest.raises(ValueError, match="the value model drops out"):
+        completion_values(values, rollout)
+    assert completion_values(values.eval(), rollout).shape == (2, 4)
+
+
+@pytest.mark.parametrize(("scores", "words"), [([1.0, float("nan")], "answer 1 is nan"), ([1.0], "one score each")])
+def test_scores_that_teach_nothing_are_refused(scores, words):
+    model = small_gpt2()
+    rollout = sample_rollout(model, model, [[3, 4]] * 2, 4, EOS)
+    with pytest.raises(ValueError, match=words):
+        checked_scores(rollout, scores)
+    assert checked_scores(rollout, [1, 0]).tolist() == [1.0, 0.0]  # a list does too
 
 
 # --- rewards and advantages ---

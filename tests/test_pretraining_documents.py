@@ -527,6 +527,7 @@ def test_errors_of_the_command_line(tmp_path, tokenizer_file, capsys):
         ([write("a.jsonl", b'{"text": "x"}\n{')], "a.jsonl, line 2, is not JSON"),
         ([write("b.jsonl", b'{"body": "x"}')], "b.jsonl, line 1, has no text in 'text'; it has body"),
         ([write("c.jsonl", b"[1]")], "line 1, has no text in 'text'; it has list"),
+        ([write("d.jsonl", b'{"text": null}\n{"text": 7}')], "d.jsonl, line 2, has no text in 'text'"),
         ([write("d.txt", b"abc\xff")], "d.txt is not UTF-8"),
         ([write("f.jsonl", b'{"text": "x"}\n{"text": "\xff"}')], "f.jsonl, line 2, is not UTF-8"),
         ([write("empty.json", b"")], "empty.json"),

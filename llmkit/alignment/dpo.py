@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llmkit.layers.dropout import drops_out
 from llmkit.training.losses import token_log_probs
 
 
@@ -169,7 +170,14 @@ def pair_log_probs(
     """Run 2M texts (2M, T), the M chosen ones first and then the M rejected, through the policy at once.
 
     ref_log_probs   (2M,) from `reference_log_probs` of the same rows
+
+    Raises ValueError for a policy that drops out at random: it would differ from its reference before the first step.
     """
+    if drops_out(model):
+        raise ValueError(
+            "the policy drops out at random, so it differs from its reference before the first step: "
+            "llmkit.layers.dropout.without_dropout(model) sets it to 0"
+        )
     if len(ids) % 2 or ref_log_probs.shape != ids.shape[:1]:
         raise ValueError(
             f"ids holds chosen and then rejected texts, an even number, and ref_log_probs one number for each; got "

@@ -151,9 +151,11 @@ def grpo_step(
     """Learn from one batch of groups: rewards (B,), answers to one prompt together, group_size of them.
 
     With several minibatches answers are shuffled; advantages are those of the whole groups. Raises ValueError for
-    rewards that make no groups, an answer without tokens, or more minibatches than answers.
+    rewards that make no groups, a group of answers to different prompts, an answer without tokens, or more minibatches
+    than answers.
     """
     rewards = checked_scores(rollout, rewards)
+    _check_groups(rollout, settings.group_size)
     kl = (rollout.log_probs - rollout.ref_log_probs).sum(1)  # (B,) k1 of each answer
     in_loss = settings.beta if settings.kl == "loss" else 0.0
     paid = rewards if settings.kl == "loss" else rewards - settings.beta * kl
@@ -177,6 +179,18 @@ def grpo_step(
         float(rewards.mean()), float(kl.mean()), float(rollout.mask.sum(1).float().mean()),
         zero_variance_fraction(rewards, settings.group_size), log[0][0], log[0][1], log[-1][1], log[-1][2],
     )  # fmt: skip
+
+
+def _check_groups(rollout: Rollout, n: int) -> None:
+    """A group is compared with its own mean, which says nothing where its prompts differ."""
+    prompts = rollout.prompts.masked_fill(~rollout.prompt_mask, -1)
+    if len(prompts) % n == 0:  # if not, group_advantages says so
+        same = (prompts.unflatten(0, (-1, n)) == prompts[::n, None]).flatten(1).all(1)
+        if not bool(same.all()):
+            raise ValueError(
+                f"group {int((~same).nonzero()[0])} has answers to different prompts: answers to one prompt stand "
+                f"together, [prompt for prompt in prompts for _ in range({n})]"
+            )
 
 
 def _ratio_stats(log_probs: Tensor, part: Rollout, advantages: Tensor, settings: GRPOSettings) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """What PPO's and GRPO's updates have in common: some settings, checked scores, and shuffled parts of a batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +39,17 @@ class UpdateSettings:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known: take one of {', '.join(values)}")
 
 
-def checked_scores(rollout: Rollout, scores: Tensor) -> Tensor:
+def checked_scores(rollout: Rollout, scores: Tensor | Sequence[float]) -> Tensor:
     """Scores (B,), which a verifier may give as whole numbers and on another device, as numbers like the rollout's.
 
-    Raises ValueError for scores of another length and for an answer without tokens.
+    Raises ValueError for scores of another length, for one that is not finite, and for an answer without tokens.
     """
+    scores = torch.as_tensor(scores)
     if scores.shape != (len(rollout),):
         raise ValueError(f"scores {tuple(scores.shape)} for {len(rollout)} answers: one score each is needed")
+    if not bool(scores.isfinite().all()):
+        row = int((~scores.isfinite()).nonzero()[0])
+        raise ValueError(f"the score of answer {row} is {float(scores[row])}: nothing can be learned from it")
     last_token(rollout.mask)  # no answer may be empty
     return scores.to(rollout.log_probs)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from llmkit.data.batches import pad
 from llmkit.generation.generate import generate
 from llmkit.generation.logits import Sampler
+from llmkit.layers.dropout import drops_out
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def completion_logits(model: nn.Module, rollout: Rollout, temperature: float = 1
     Dropout must be off: with it the same model gives other probabilities in the update than in the rollout, and the
     ratio of the first step is not 1. Raises ValueError where it is on.
     """
-    if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in model.modules()):
+    if drops_out(model):
         raise ValueError("the model drops out at random, so its probabilities differ every time: call model.eval()")
     ids, attention_mask = with_completions(rollout)
     T = rollout.completions.size(1)
@@ -97,8 +98,9 @@ def sample_rollout(
     pad_id: int = 0,
     generator: torch.Generator | None = None,
 ) -> Rollout:
-    """One answer to each prompt; repeat a prompt for several (GRPO's groups).
+    """One answer to each prompt; repeat a prompt for several.
 
+    prompts  lists of ids; GRPO's groups of n stand together: [prompt for prompt in prompts for _ in range(n)]
     eos_id   ends an answer; None for answers of exactly max_new_tokens, which then all count as ended
 
     The log-probabilities come from a second pass without cache, the one that the update makes, so that the first ratio

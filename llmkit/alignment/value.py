@@ -5,6 +5,7 @@ import copy
 from torch import Tensor, nn
 
 from llmkit.alignment.rollout import Rollout, with_completions
+from llmkit.layers.dropout import drops_out
 
 
 class ValueModel(nn.Module):
@@ -27,6 +28,8 @@ class ValueModel(nn.Module):
 
 
 def completion_values(value_model: nn.Module, rollout: Rollout) -> Tensor:
-    """(B, T): the value of the state before each token of the answers."""
+    """(B, T): the value of the state before each token of the answers. Raises ValueError where dropout is on."""
+    if drops_out(value_model):
+        raise ValueError("the value model drops out at random, so its values differ every time: call its eval()")
     ids, attention_mask = with_completions(rollout)
     return value_model(ids, attention_mask)[:, -rollout.completions.size(1) - 1 : -1].float()

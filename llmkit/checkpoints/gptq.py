@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.checkpoints.quantization import BLOCK, inverse
+from llmkit.layers.dropout import drops_out
 
 BITS_OF_SCALE = 16 / BLOCK  # each block of 32 keeps one 16-bit number more
 
@@ -131,7 +132,7 @@ def hessians(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     An expert sees the tokens that are sent to it, so its Hessian is made from those. Raises ValueError where dropout is
     on: its zeros are not among the inputs that really come.
     """
-    if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in model.modules()):
+    if drops_out(model):
         raise ValueError("the model drops out at random, which it does not do in use: call model.eval()")
     found = {
         name: torch.zeros(module.in_features, module.in_features, dtype=torch.float64, device=module.weight.device)

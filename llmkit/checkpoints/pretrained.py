@@ -14,6 +14,7 @@ from llmkit.checkpoints.weights import building_from, load_weights, stored_weigh
 from llmkit.layers.encoder_heads import first_token
 from llmkit.layers.heads import CausalLM
 from llmkit.models import FAMILIES, family_of
+from llmkit.models.bert import HEADS
 from llmkit.tokenizers.base import TEXT_ENDS, Tokenizer
 from llmkit.tokenizers.files import load_tokenizer
 
@@ -23,6 +24,7 @@ HUB_FILES = ("*.json", "model*.safetensors", "*.txt", "*.model", "*.jinja")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 WIDTHS = ("hidden_size", "head_dim", "n_embd", "d_model", "d_kv", "num_labels")
 MOST = 1_000_000
+FORCED = ("forced_bos_token_id", "forced_eos_token_id")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
@@ -38,10 +40,16 @@ def from_pretrained(
     The model is built without memory and each tensor is put in its place as it is read. Raises WeightsError for a
     missing, left-over or misshapen tensor, a damaged file, or a model_type that llmkit does not have.
     """
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype is one of torch's, such as torch.bfloat16, not {dtype!r}")
     folder = Path(name)
     if not folder.is_dir():
         folder = _download(str(name))
     config = read_json(folder / "config.json")
+    generation = folder / "generation_config.json"
+    if generation.exists():  # transformers 5 says these only there
+        said = read_json(generation)
+        config |= {key: said[key] for key in FORCED if said.get(key) is not None and config.get(key) is None}
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
         raise WeightsError(
@@ -82,6 +90,7 @@ def save_pretrained(
             "state_dict instead"
         )
     family = family_of(model.config)
+    _check_head(model)
     folder = Path(folder)
     save_safetensors(stored_weights(model, family.weights(model.config)), folder, max_shard_bytes)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -89,6 +98,15 @@ def save_pretrained(
     write_json({**ends, **model.config.to_hf(), "dtype": dtype, "torch_dtype": dtype}, folder / "config.json")
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder, model.config.to_hf()["model_type"])
+
+
+def _check_head(model: Any) -> None:
+    """An encoder's config names its head, and is read back with that. By name: lessons show classes of their own."""
+    head = getattr(model.config, "head", None)
+    if head is not None and type(model).__name__ != HEADS[head].__name__:
+        right = next((name for name, kind in HEADS.items() if kind.__name__ == type(model).__name__), None)
+        advice = f"it needs head={right!r} (dataclasses.replace)" if right else "save the state_dict instead"
+        raise WeightsError(f"this is a {type(model).__name__}, but its config has head={head!r}: {advice}")
 
 
 def _text_ends(tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -91,7 +91,10 @@ def stored_tensors(model: nn.Module, table: Table) -> list[tuple[str, Tensor]]:
     parameters = dict(model.named_parameters())
     for name in parameters:
         if split_numbers(name)[0] not in table:
-            raise WeightsError(f"{name} has no place in this family's files: save the state_dict instead")
+            advice = "save the state_dict instead"
+            if ".lora_" in name:
+                advice = "save_adapter writes the adapter alone; remove(model) leaves a plain model, once it is merged"
+            raise WeightsError(f"{name} has no place in this family's files: {advice}")
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if split_numbers(name)[0] in table]
     return [*parameters.items(), *buffers]
 

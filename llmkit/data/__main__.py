@@ -99,6 +99,8 @@ def _json_lines(path: Path, field: str) -> Iterator[str]:
                 raise ValueError(f"{path}, line {number}, is not UTF-8 text: {error.reason}") from None
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}") from None
+            if isinstance(row, dict) and row.get(field, "") is None:  # a row without text, as in the Hub's data sets
+                continue
             if not isinstance(row, dict) or not isinstance(row.get(field), str):
                 has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
                 raise ValueError(f"{path}, line {number}, has no text in {field!r}; it has {has} (see --field)")

@@ -107,5 +107,7 @@ def _check(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) ->
     for i, (p, t) in enumerate(zip(predicted, true, strict=True)):
         if isinstance(p, str) or isinstance(t, str):
             raise ValueError("tags must come as a list for each sentence, not as one flat list")
+        if not all(isinstance(tag, str) for tag in (*p, *t)):
+            raise ValueError(f"sentence {i}: tags are names such as 'B-PER'; a number is a place in a model's labels")
         if len(p) != len(t):
             raise ValueError(f"sentence {i}: {len(p)} predicted tags, but {len(t)} true ones")

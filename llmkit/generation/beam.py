@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llmkit.generation.generate import check_padding
+from llmkit.generation.generate import check_dropout, check_padding
 
 NEVER = -1e9  # a score that loses against every other
 
@@ -40,11 +40,12 @@ def beam_search(
 
     Each step extends K beams by all V tokens, ranks K * V sums of log-probabilities, and keeps the best K that
     have not ended; those that end among the best K are put aside with their score. The same ids as transformers'
-    `generate(num_beams=K)`.
+    `generate(num_beams=K)`, apart from what fills up a text that ended early.
 
-    Raises ValueError for padding on the right, no beam, or no token to write.
+    Raises ValueError for padding on the right, no beam, no token to write, or a model that drops out at random.
     """
     check_padding(attention_mask)
+    check_dropout(model)
     if n_beams < 1 or max_new_tokens < 1:
         raise ValueError(f"needs n_beams and max_new_tokens of at least 1, got {n_beams} and {max_new_tokens}")
     B, T = ids.shape

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from llmkit.data.batches import pad
 from llmkit.generation.logits import GREEDY, Sampler
 from llmkit.layers.cache import Cache
+from llmkit.layers.dropout import drops_out
 
 
 @torch.inference_mode()
@@ -28,9 +29,11 @@ def stream(
     cache           an empty one of your own (ring, growing); by default the model makes one
     use_cache       False runs the whole text again for every token: slow, and the same
 
-    Raises ValueError for an empty prompt, padding on the right, or a text beyond the model's learned positions.
+    Raises ValueError for an empty prompt, padding on the right, a text beyond the model's learned positions, or a model
+    that drops out at random.
     """
     check_padding(attention_mask)
+    check_dropout(model)
     if max_new_tokens < 1:
         return
     if use_cache and cache is None:
@@ -50,6 +53,12 @@ def check_padding(attention_mask: Tensor | None) -> None:
     """Raises ValueError for prompts (B, T) with padding on the right, where the next token would have to stand."""
     if attention_mask is not None and not attention_mask[:, -1].all():
         raise ValueError("prompts of a batch must be padded on the left: the last column has padding in it")
+
+
+def check_dropout(*models: nn.Module) -> None:
+    """Raises ValueError for a model in training mode with dropout, whose text would be another every time."""
+    if any(map(drops_out, models)):
+        raise ValueError("the model drops out at random, as in training: call model.eval() before it writes")
 
 
 def generate(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from llmkit.generation.generate import check_dropout
 from llmkit.generation.logits import Sampler
 from llmkit.layers.cache import static_cache
 
@@ -85,6 +86,9 @@ def speculative_generate(
     """
     if ids.size(0) != 1:
         raise ValueError(f"speculative decoding goes text by text: give one prompt, not {ids.size(0)}")
+    if n_guesses < 0:
+        raise ValueError(f"n_guesses must be at least 0, got {n_guesses}")
+    check_dropout(target, draft)
     sampler = sampler or Sampler()
     end = ids.size(1) + max_new_tokens
     # Of new_cache only the number of layers: a model with a window would make a ring, which cannot take tokens back.

@@ -97,9 +97,9 @@ class SequenceClassifier(Head):
         super().__init__()
         self.transformer, self.config = transformer, config
         self.pool = pool or first_token
-        self.pool_dropout = nn.Dropout(0.0)  # RoBERTa's is on
+        self.pool_dropout = nn.Dropout(config.pool_dropout)  # 0 in BERT
         self.pooler = nn.Linear(config.d_model, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.head_dropout)
         self.classifier = nn.Linear(config.d_model, len(config.labels))
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
@@ -115,7 +115,7 @@ class TokenClassifier(Head):
     def __init__(self, transformer: Transformer, config: Any):
         super().__init__()
         self.transformer, self.config = transformer, config
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.head_dropout)
         self.classifier = nn.Linear(config.d_model, len(config.labels))
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:

@@ -36,14 +36,25 @@ class BertConfig:
     n_types: int = 2
     norm_eps: float = 1e-12
     activation: str = "gelu"
-    dropout: float = 0.0  # of the embeddings, of what each branch adds, of what the classifiers read
+    dropout: float = 0.0  # of the embeddings and of what each branch adds
     attention_dropout: float = 0.0  # of the attention weights
     pad_id: int = 0
     head: str = "ForMaskedLM"  # a key of HEADS
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of the classifiers
+    classifier_dropout: float | None = None  # dropout; of what the classifiers read
 
     family: ClassVar[str] = "Bert"
     offset: ClassVar[int] = 0  # unused rows at the beginning of the position table
+
+    @property
+    def head_dropout(self) -> float:
+        """Of what a classifier's last matrix reads."""
+        return self.dropout if self.classifier_dropout is None else self.classifier_dropout
+
+    @property
+    def pool_dropout(self) -> float:
+        """Of what a text classifier's first matrix reads: RoBERTa's."""
+        return 0.0
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "BertConfig":
@@ -64,6 +75,7 @@ class BertConfig:
             hf["intermediate_size"], hf["max_position_embeddings"] - cls.offset, hf.get("type_vocab_size", 2),
             hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), hf.get("hidden_dropout_prob", 0.1),
             hf.get("attention_probs_dropout_prob", 0.1), pad_id, head, _labels(hf),
+            hf.get("classifier_dropout"),
         )  # fmt: skip
 
     @classmethod
@@ -86,6 +98,7 @@ class BertConfig:
             "max_position_embeddings": self.max_len + self.offset, "type_vocab_size": self.n_types,
             "layer_norm_eps": self.norm_eps, "hidden_act": self.activation, "pad_token_id": self.pad_id,
             "hidden_dropout_prob": self.dropout, "attention_probs_dropout_prob": self.attention_dropout,
+            "classifier_dropout": self.classifier_dropout,
             "tie_word_embeddings": True, "id2label": numbered,
             "label2id": {label: int(i) for i, label in numbered.items()},
         }  # fmt: skip
@@ -121,7 +134,11 @@ def encoder(config: BertConfig) -> Transformer:
 
 
 def bert(config: BertConfig) -> nn.Module:
-    """The model with the head that the config names, initialised as BERT was."""
+    """The model with the head that the config names, initialised as BERT was.
+
+    A pretrained encoder gets another head so: `new = bert(replace(old.config, head="ForSequenceClassification",
+    labels=labels))`, and then `new.transformer.load_state_dict(old.transformer.state_dict())`.
+    """
     model = HEADS[config.head](encoder(config), config)
     init_weights(model, n_layers=None)
     return model

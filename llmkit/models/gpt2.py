@@ -27,8 +27,9 @@ class GPT2Config:
     d_ff: int | None = None  # 4 d_model
     activation: str = "gelu_new"
     norm_eps: float = 1e-5
-    dropout: float = 0.0  # of the embeddings and of what each branch adds
+    dropout: float = 0.0  # of what each branch adds
     attention_dropout: float = 0.0  # of the attention weights
+    embedding_dropout: float | None = None  # dropout
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "GPT2Config":
@@ -43,15 +44,16 @@ class GPT2Config:
         return cls(
             hf["vocab_size"], hf["n_positions"], hf["n_embd"], hf["n_layer"], hf["n_head"], hf.get("n_inner"),
             activation, hf.get("layer_norm_epsilon", 1e-5), hf.get("resid_pdrop", 0.1),
-            hf.get("attn_pdrop", 0.1),
+            hf.get("attn_pdrop", 0.1), hf.get("embd_pdrop", 0.1),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:
+        embedding = self.dropout if self.embedding_dropout is None else self.embedding_dropout
         return {
             "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": self.vocab_size,
             "n_positions": self.max_len, "n_ctx": self.max_len, "n_embd": self.d_model, "n_layer": self.n_layers,
             "n_head": self.n_heads, "n_inner": self.d_ff, "activation_function": self.activation,
-            "layer_norm_epsilon": self.norm_eps, "resid_pdrop": self.dropout, "embd_pdrop": self.dropout,
+            "layer_norm_epsilon": self.norm_eps, "resid_pdrop": self.dropout, "embd_pdrop": embedding,
             "attn_pdrop": self.attention_dropout, "tie_word_embeddings": True,
         }  # fmt: skip
 
@@ -75,7 +77,8 @@ def gpt2(config: GPT2Config) -> CausalLM:
         mlp = MLP(C, config.d_ff or 4 * C, ACTIVATIONS[config.activation])
         return PreNormBlock(attn, mlp, norm, config.dropout)
 
-    embed = Embedding(config.vocab_size, C, nn.Embedding(config.max_len, C), config.dropout)
+    dropout = config.dropout if config.embedding_dropout is None else config.embedding_dropout
+    embed = Embedding(config.vocab_size, C, nn.Embedding(config.max_len, C), dropout)
     model = CausalLM(Transformer(embed, [block() for _ in range(config.n_layers)], norm()), config, tie=True)
     init_weights(model, config.n_layers)
     return model

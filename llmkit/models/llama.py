@@ -34,6 +34,7 @@ class LlamaConfig:
     rope_scaling: Mapping[str, Any] | None = None
     window: int | None = None  # Mistral's sliding window
     tie: bool = False
+    attention_dropout: float = 0.0  # of the attention weights
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "LlamaConfig":
@@ -68,6 +69,7 @@ def llama_fields(hf: Mapping[str, Any]) -> dict[str, Any]:
         "rope_scaling": None if default else rope,
         "window": hf.get("sliding_window"),
         "tie": hf.get("tie_word_embeddings", False),
+        "attention_dropout": hf.get("attention_dropout", 0.0),
     }
     head_dim = fields["head_dim"] or fields["d_model"] // fields["n_heads"]
     scaled_frequencies(head_dim, theta, fields["rope_scaling"])  # an unknown rope type is refused here
@@ -91,6 +93,7 @@ def hf_fields(config: Any) -> dict[str, Any]:
         "rope_parameters": {**scaling, "rope_theta": config.rope_theta},
         "hidden_act": "silu",
         "tie_word_embeddings": config.tie,
+        "attention_dropout": config.attention_dropout,
     }
 
 
@@ -124,7 +127,8 @@ def llama(config: Any, mlp: Callable[[], nn.Module] | None = None, qk_norm: bool
     mlp = mlp or (lambda: GatedMLP(C, config.d_ff))
 
     def block() -> PreNormBlock:
-        attn = MultiHeadAttention(C, config.n_heads, config.n_kv_heads, head_dim, qk_norm=head_norm)
+        dropout = config.attention_dropout
+        attn = MultiHeadAttention(C, config.n_heads, config.n_kv_heads, head_dim, qk_norm=head_norm, dropout=dropout)
         return PreNormBlock(attn, mlp(), norm)
 
     rope = RotaryEmbedding(head_dim, config.rope_theta, config.rope_scaling)

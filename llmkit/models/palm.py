@@ -34,6 +34,7 @@ class PalmConfig:
     max_len: int = 2048
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    attention_dropout: float = 0.0  # of the attention weights
     n_kv_heads: ClassVar[int] = 1  # multi-query attention at every size
 
     @classmethod
@@ -49,7 +50,16 @@ class PalmConfig:
         fields = llama.llama_fields(hf)
         if fields["rope_scaling"]:
             raise ValueError("PaLM has no rope scaling")
-        shared = ("vocab_size", "d_model", "n_layers", "n_heads", "head_dim", "max_len", "rope_theta")
+        shared = (
+            "vocab_size",
+            "d_model",
+            "n_layers",
+            "n_heads",
+            "head_dim",
+            "max_len",
+            "rope_theta",
+            "attention_dropout",
+        )
         own = {"d_ff": hf["intermediate_size"], "norm_eps": hf.get("layer_norm_eps", 1e-5)}
         return cls(**{name: fields[name] for name in shared}, **own)
 
@@ -62,6 +72,7 @@ class PalmConfig:
             "layer_norm_eps": self.norm_eps, "rope_theta": self.rope_theta,
             "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
             "logit_scale": 1.0, "use_qk_norm": False, "hidden_act": "silu", "tie_word_embeddings": True,
+            "attention_dropout": self.attention_dropout,
         }  # fmt: skip
 
 
@@ -79,7 +90,7 @@ def palm(config: PalmConfig) -> CausalLM:
     norm = partial(nn.LayerNorm, C, config.norm_eps, bias=False)
 
     def block() -> ParallelBlock:
-        attn = MultiHeadAttention(C, config.n_heads, 1, config.head_dim)
+        attn = MultiHeadAttention(C, config.n_heads, 1, config.head_dim, dropout=config.attention_dropout)
         return ParallelBlock(attn, GatedMLP(C, config.d_ff or 4 * C), norm)
 
     rope = RotaryEmbedding(config.head_dim or C // config.n_heads, config.rope_theta)

@@ -9,7 +9,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from llmkit.checkpoints.tables import Copy, weight_and_bias
-from llmkit.layers.encoder_heads import SequenceClassifier
 from llmkit.models.bert import BertConfig, bert, encoder_weights, layer_norm
 
 
@@ -28,6 +27,10 @@ class RobertaConfig(BertConfig):
     family: ClassVar[str] = "Roberta"
     offset: ClassVar[int] = 2
 
+    @property
+    def pool_dropout(self) -> float:
+        return self.head_dropout
+
     def __post_init__(self) -> None:
         if self.pad_id + 1 != self.offset:
             raise ValueError(f"RoBERTa's positions begin at pad_token_id + 1 = 2, but pad_token_id is {self.pad_id}")
@@ -41,11 +44,8 @@ SIZES = {
 
 
 def roberta(config: RobertaConfig) -> nn.Module:
-    """BERT with an offset, which is in the config's class, and a classifier with one dropout more."""
-    model = bert(config)
-    if isinstance(model, SequenceClassifier):
-        model.pool_dropout.p = config.dropout
-    return model
+    """BERT with an offset and one dropout more, which are in the config's class."""
+    return bert(config)
 
 
 def position_ids(ids: Tensor, pad_id: int = 1) -> Tensor:

@@ -85,7 +85,8 @@ def encode_chat(
     prompt   end with the beginning of an assistant's turn, for a model to go on
 
     Headers and contents are encoded apart, so that a prompt's ids are the beginning of the whole conversation's. Where
-    a content begins with white space, transformers' apply_chat_template, which encodes them together, may give others.
+    a content begins with white space, transformers' apply_chat_template, which encodes them together, may give others;
+    so it does where a model's own template adds a system message that nobody wrote (SmolLM2's).
 
     Raises ValueError for an unknown template or role, an empty conversation, a message without content, and a
     template whose control tokens the tokenizer does not have.

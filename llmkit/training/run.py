@@ -26,7 +26,7 @@ warmup = 100
 [training]
 folder = "runs/small"
 batch_size = 32
-n_steps = 5000               # the other keys are the fields of settings.Settings
+n_steps = 5000               # the other keys are the fields of Machine, below, and of settings.Settings
 """
 
 import dataclasses

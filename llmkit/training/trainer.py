@@ -76,8 +76,10 @@ class Trainer:
     def fit(self, until: int | None = None) -> list[dict[str, float]]:
         """Train up to step `until` (by default all); gives this call's log lines.
 
-        Their tokens_per_second is the mean since the call began, evaluations and saves left out. Raises
-        FloatingPointError after more than max_skips steps in a row that were not finite.
+        Their tokens_per_second is the mean since the call began, evaluations and saves left out. Checkpoints are
+        written at every save_every-th step and after the last of all, not at `until`: save() does that. The model is
+        left in evaluation mode. Raises FloatingPointError after more than max_skips steps in a row that were not
+        finite.
         """
         end = self.settings.n_steps if until is None else min(until, self.settings.n_steps)
         first_line, rank = len(self.log.lines), distributed.rank()
@@ -99,6 +101,7 @@ class Trainer:
                     self.save()
                 started += time.perf_counter() - paused
                 bar.update()
+        self.model.eval()
         return self.log.lines[first_line:]
 
     def stop(self) -> None:
