@@ -209,3 +209,10 @@ def test_what_cannot_be_written_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"blk\.1\.ffn_up\.weight cannot be written as F32: .* NaN"):
         save_gguf(model, path, BYTES)
     assert list(tmp_path.iterdir()) == [], "a save that fails leaves nothing behind"
+
+
+def test_a_classifier_is_not_written_without_its_head(tmp_path):
+    for head in ("ForSequenceClassification", "ForTokenClassification"):
+        with pytest.raises(WeightsError, match="goes to GGUF without its head"):
+            save_gguf(bert(BertConfig(99, 64, 1, 4, 96, 64, head=head)), tmp_path / "x.gguf")
+    assert not list(tmp_path.iterdir())

@@ -33,7 +33,11 @@ class Unigram(SentencePiece):
 
     @classmethod
     def train(cls, texts: str | Iterable[str], vocab_size: int) -> "Unigram":
-        """Learn pieces and their probabilities by expectation maximisation and pruning."""
+        """Learn pieces and their probabilities by expectation maximisation and pruning.
+
+        The first ids are <unk>, <s> and </s>. Google's T5 has <pad>, </s>, <unk> instead, which T5Config's defaults
+        follow: with this vocabulary end_id is 2.
+        """
         log_probs = train_unigram(training_words(texts), room_for_pieces(vocab_size, 3))
         ordered = sorted(log_probs, key=lambda piece: (-log_probs[piece], piece))
         return cls(new_model(protobuf.UNIGRAM, ordered, [log_probs[piece] for piece in ordered]))
