@@ -81,8 +81,8 @@ def save_gguf(
     result     how many tensors of each kind were written
 
     The file is written aside and renamed when it is whole. Raises WeightsError for another family, a classifier, whose
-    head would be lost, a rope scaling that is not written, a weight that the kind cannot hold; TokenizerFileError for a tokenizer that llama.cpp does
-    not have; ValueError for another kind.
+    head would be lost, a rope scaling that is not written, a weight that the kind cannot hold; TokenizerFileError for a
+    tokenizer that llama.cpp does not have; ValueError for another kind.
     """
     export = EXPORTS.get(type(getattr(model, "config", None)))
     if export is None:
@@ -92,7 +92,9 @@ def save_gguf(
         raise ValueError(f"kind {kind!r} is not one of {', '.join(FILE_TYPES)}")
     config, path = model.config, Path(path)
     if str(getattr(config, "head", "")).endswith("Classification"):
-        raise WeightsError(f"a {type(model).__name__} goes to GGUF without its head: llama.cpp knows BERT's stack alone")
+        raise WeightsError(
+            f"a {type(model).__name__} goes to GGUF without its head: llama.cpp knows BERT's stack alone"
+        )
     fields = fields_of(config, path.stem, kind, tokenizer, settings)
     plan = {
         name: Planned(kind_of(name, stored.shape, kind), stored.shape, stored.values)
