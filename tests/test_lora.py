@@ -35,10 +35,12 @@ from llmkit.finetuning.quantized import (
     quantize_blocks,
 )
 from llmkit.finetuning.spectrum import energy, weight_changes
+from llmkit.models.bert import BertConfig, bert
 from llmkit.models.gpt2 import GPT2Config, gpt2
 from llmkit.models.llama import LlamaConfig, llama
 from llmkit.models.mixtral import MixtralConfig, mixtral
 from llmkit.models.palm import PalmConfig, palm
+from llmkit.models.roberta import RobertaConfig, roberta
 
 LLAMA = LlamaConfig(50, 24, 2, 3, n_kv_heads=1, d_ff=40, max_len=32)
 GPT2 = GPT2Config(50, 32, 24, 2, 2)
@@ -395,7 +397,12 @@ Q = "base_model.model.model.layers.1.self_attn.q_proj.lora_{}.weight"
     [
         (lambda c: c.update(peft_type="IA3"), None, "peft_type is 'IA3'"),
         (lambda c: c.update(bias="all"), None, "bias is 'all'"),
-        (lambda c: c.update(modules_to_save=["lm_head"]), None, "modules_to_save"),
+        (
+            lambda c: c.update(modules_to_save=["lm_head"]),
+            None,
+            "no base_model.model.lm_head.weight, though modules_to_",
+        ),
+        (lambda c: c.update(modules_to_save="lm_head"), None, "modules_to_save should be a list of names"),
         (lambda c: c.update(r=None), None, "r should be a number"),
         (lambda c: c.update(init_lora_weights="olora"), None, "changed the base's weights too"),
         (lambda c: c.update(init_lora_weights="pissa_niter_4"), None, "changed the base's weights too"),
@@ -563,3 +570,108 @@ def test_base_weights_that_peft_puts_beside_an_embedding_must_be_ours(tmp_path):
     assert load_adapter(built("llama"), tmp_path) == ["transformer.embed.tokens"]
     with pytest.raises(WeightsError, match="other base weights"):
         load_adapter(built("llama", 1), tmp_path)
+
+
+# --- modules that are trained whole ---
+
+
+def classifier(family, head):
+    config = {"bert": BertConfig, "roberta": RobertaConfig}[family](
+        50, 24, 2, 3, 40, 30, head=head, labels=("a", "b", "c"), **({} if family == "bert" else {"n_types": 1})
+    )
+    torch.manual_seed(1)
+    return {"bert": bert, "roberta": roberta}[family](config).eval()
+
+
+def noisy(model, names=("lora_", "classifier", "pooler")):
+    generator = torch.Generator().manual_seed(3)
+    for name, p in model.named_parameters():
+        if p.requires_grad and any(part in name for part in names):
+            p.data += 0.3 * torch.randn(p.shape, generator=generator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("family", "head", "task"),
+    [("bert", "ForSequenceClassification", "SEQ_CLS"), ("roberta", "ForSequenceClassification", "SEQ_CLS"),
+     ("bert", "ForTokenClassification", "TOKEN_CLS")],
+)  # fmt: skip
+def test_classifiers_both_ways(family, head, task, tmp_path):
+    """As peft's examples do it: the task's type makes peft train the new head whole, and save it with the adapter."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    base = classifier(family, head)
+    save_pretrained(base, tmp_path / "base")
+    auto = getattr(transformers, f"AutoModel{head}")
+    theirs = auto.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(task, r=3, target_modules=["query", "value"])).eval()
+    noisy(theirs)
+    theirs.save_pretrained(tmp_path / "adapter")
+    ours, _ = from_pretrained(tmp_path / "base")
+    load_adapter(ours, tmp_path / "adapter")
+    expected = theirs(IDS).logits
+    assert (expected - base(IDS)).abs().max() > 0.1
+    torch.testing.assert_close(ours(IDS), expected, atol=2e-5, rtol=2e-5)
+    assert ours.classifier.weight.requires_grad and not ours.transformer.embed.tokens.weight.requires_grad
+    noisy(ours)
+    save_adapter(ours, tmp_path / "again")
+    again = peft.PeftModel.from_pretrained(auto.from_pretrained(tmp_path / "base"), tmp_path / "again").eval()
+    torch.testing.assert_close(again(IDS).logits, ours(IDS), atol=2e-5, rtol=2e-5)
+    back, _ = from_pretrained(tmp_path / "base")
+    load_adapter(back, tmp_path / "again")
+    torch.testing.assert_close(back(IDS), ours(IDS), atol=1e-6, rtol=1e-6)
+
+
+def test_what_is_trained_whole_is_not_lost(tmp_path):
+    model = classifier("bert", "ForSequenceClassification")
+    add_lora(model, LoRAConfig(rank=2, alpha=4, targets=("q_proj",)))
+    assert not model.classifier.weight.requires_grad
+    save_adapter(model, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["modules_to_save"] is None
+    model.classifier.requires_grad_(True)
+    model.transformer.blocks[0].attn_norm.bias.requires_grad_(True)
+    noisy(model, ("",))
+    save_adapter(model, tmp_path)
+    wanted = json.loads((tmp_path / "adapter_config.json").read_text())["modules_to_save"]
+    assert wanted == ["bert.encoder.layer.0.attention.output.LayerNorm", "classifier"]
+    other = classifier("bert", "ForSequenceClassification")
+    load_adapter(other, tmp_path)
+    assert torch.equal(other(IDS), model(IDS))
+    free = {name for name, p in other.named_parameters() if p.requires_grad and "lora_" not in name}
+    norm = "transformer.blocks.0.attn_norm"
+    assert free == {"classifier.weight", "classifier.bias", f"{norm}.weight", f"{norm}.bias"}
+    fused = adapted("gpt2", KINDS["plain"])
+    fused.transformer.blocks[0].mlp_norm.requires_grad_(True)
+    save_adapter(fused, tmp_path / "gpt2")
+    unnamed = adapted("gpt2", LoRAConfig(rank=2, alpha=4, targets=("v_proj",)))
+    unnamed.transformer.blocks[0].attn.q_proj.requires_grad_(True)
+    with pytest.raises(ValueError, match="q_proj is trained beside the adapters, but is no module of this family"):
+        save_adapter(unnamed, tmp_path / "q")
+
+
+CLASSIFIER = "base_model.model.classifier.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        (lambda t: t.pop(CLASSIFIER), "has no base_model.model.classifier.weight, though modules_to_save names it"),
+        (lambda t: t.update({CLASSIFIER: torch.ones(4, 24)}), r"classifier.weight is \(4, 24\), this model needs"),
+        (lambda t: t[CLASSIFIER].fill_(math.nan), "classifier.weight has numbers that are not finite"),
+        (lambda t: t.update({"base_model.model.pre_classifier.weight": torch.ones(1)}), "holds base_model.model.pre_"),
+        (
+            lambda t: t.update({"base_model.model.classifier.scale": torch.ones(1)}),
+            "classifier.scale, which this",
+        ),
+    ],
+)
+def test_whole_modules_that_are_wrong(tensors, words, tmp_path):
+    model = classifier("bert", "ForSequenceClassification")
+    add_lora(model, LoRAConfig(rank=2, alpha=4, targets=("q_proj",)))
+    model.classifier.requires_grad_(True)
+    save_adapter(model, tmp_path, "its/base")
+    changed(tmp_path, None, tensors)
+    other = classifier("bert", "ForSequenceClassification")
+    before = other.classifier.weight.clone()
+    with pytest.raises(WeightsError, match=words):
+        load_adapter(other, tmp_path)
+    assert not lora_layers(other) and torch.equal(other.classifier.weight, before)

@@ -7,7 +7,7 @@ loads. What peft saves for transformers 5's stacked experts (target_parameters) 
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from llmkit.finetuning.adapter_names import (
     split_key,
     table,
 )
+from llmkit.finetuning.adapter_whole import is_whole, put_whole, read_whole, stored_whole
 from llmkit.finetuning.adapters import lora_layers, put_adapters
 from llmkit.finetuning.lora import LoRAConfig, lora_scale
 
@@ -37,7 +38,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TASKS = {"CausalLM": "CAUSAL_LM", "Seq2SeqLM": "SEQ_2_SEQ_LM"}  # PEFT's names; others need none
 # PEFT's options that change what an adapter computes and that are not built here
 REFUSED = (
-    "modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication", "lora_bias", "use_qalora",
+    "target_parameters", "trainable_token_indices", "layer_replication", "lora_bias", "use_qalora",
     "use_bdlora", "alora_invocation_tokens", "arrow_config", "megatron_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
 # PEFT's ways to begin that change the base's weights too, so that the adapter alone is not the tuned model
@@ -47,11 +48,13 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def save_adapter(model: Any, folder: str | Path, base_name: str = "") -> None:
     """Write the model's adapters as PEFT reads them: PeftModel.from_pretrained(base, folder).
 
+    Modules that can be trained beside them, such as a classifier, are written whole (PEFT's modules_to_save).
+
     base_name   what the base is called (a Hub name or a folder), for those who find the adapter alone
 
     Raises ValueError for a model without adapters or of no family, and for an adapter in a place that its files do not
-    name, or of several kinds. Each file is replaced whole;
-    a crash between the two leaves new weights beside the old config, which loading refuses where they do not fit.
+    name, or of several kinds. Each file is replaced whole; a crash between the two leaves new weights beside the old
+    config, which loading refuses where they do not fit.
     """
     layers = lora_layers(model)
     if not layers:
@@ -73,11 +76,14 @@ def save_adapter(model: Any, folder: str | Path, base_name: str = "") -> None:
         tensors |= {key(there, name, place.embedding): part.contiguous() for name, part in parts.items()}
     rank = Counter(layer.rank for layer in layers.values()).most_common(1)[0][0]
     alpha = next(layer.config.alpha for layer in layers.values() if layer.rank == rank)
+    whole, whole_tensors = stored_whole(model)
+    tensors |= whole_tensors
     written = {
         "peft_type": "LORA", "task_type": TASKS.get(type(model).__name__),
         "base_model_name_or_path": base_name or None, "target_modules": shortest_targets(model, list(adapted)),
         "r": rank, "lora_alpha": alpha, "lora_dropout": config.dropout, "bias": "none",
-        "use_rslora": config.rslora, "use_dora": config.dora, "inference_mode": True, "init_lora_weights": True,
+        "modules_to_save": whole or None, "inference_mode": True, "init_lora_weights": True,
+        "use_rslora": config.rslora, "use_dora": config.dora,
         "rank_pattern": {there: r for there, r in ranks.items() if r != rank},
         "alpha_pattern": {there: a for there, a in alphas.items() if abs(a - alpha) > 1e-9 * abs(alpha)},
         "fan_in_fan_out": any(isinstance(entry, Chunk | Transpose) for entry in table(model).values()),
@@ -96,15 +102,18 @@ def save_adapter(model: Any, folder: str | Path, base_name: str = "") -> None:
 def load_adapter(model: Any, folder: str | Path) -> list[str]:
     """Put the adapter of a folder, written by peft or by save_adapter, on the model; gives the adapted modules' names.
 
-    Only the adapter can be trained then, as after add_lora. Raises WeightsError, and leaves the model as it was, for an
-    adapter of another kind than LoRA or with options that are not built here, for one that belongs to another model (a
-    module that is not there, or without a part, or of another shape), and for a damaged file.
+    Only the adapter can be trained then, as after add_lora, and what PEFT's modules_to_save names. Raises WeightsError,
+    and leaves the model as it was, for an adapter of another kind than LoRA or with options that are not built here,
+    for one that belongs to another model (a module that is not there, or without a part, or of another shape), and for
+    a damaged file.
     """
     path = Path(folder) / WEIGHTS
     config = read_json(Path(folder) / CONFIG)
     _refuse(config, Path(folder) / CONFIG)
     made_for = f"this adapter was made for {config.get('base_model_name_or_path') or 'a model that it does not name'}"
-    there_is, found = places(model), _read(path, model)
+    wanted = config.get("modules_to_save") or []
+    there_is, (found, stored) = places(model), _read(path, model, wanted)
+    whole = read_whole(model, stored, wanted, made_for)
     names = [there for there in there_is if is_target(there, config.get("target_modules"))]
     if missing := [there for there in names if there not in found and _whole_depth(config)]:
         raise WeightsError(f"{path} has nothing for {missing[0]}, which {CONFIG} names: {made_for}")
@@ -132,6 +141,7 @@ def load_adapter(model: Any, folder: str | Path) -> list[str]:
         layer.lora_B.data.copy_(parts["B"])
         if layer.magnitude is not None:
             layer.magnitude.data.copy_(parts["magnitude"])
+    put_whole(model, whole)
     return list(lora_layers(model))
 
 
@@ -148,6 +158,9 @@ def _refuse(config: Mapping[str, Any], path: Path) -> None:
             f"{path}: init_lora_weights is {config['init_lora_weights']!r}, which changed the base's weights too: save "
             "it with peft's path_initial_model_for_weight_conversion, which makes a plain adapter of it"
         )
+    whole = config.get("modules_to_save") or []
+    if not isinstance(whole, list) or not all(isinstance(name, str) and name for name in whole):
+        raise WeightsError(f"{path}: modules_to_save should be a list of names, it is {whole!r}")
     for number in ("r", "lora_alpha"):
         if type(config.get(number)) not in (int, float) or config[number] <= 0:
             raise WeightsError(f"{path}: {number} should be a number above 0, it is {config.get(number)!r}")
@@ -158,17 +171,20 @@ def _whole_depth(config: Mapping[str, Any]) -> bool:
     return not any(config.get(option) for option in ("layers_to_transform", "layers_pattern", "exclude_modules"))
 
 
-def _read(path: Path, model: Any) -> dict[str, Parts]:
-    """Module's name there -> its parts, complete."""
+def _read(path: Path, model: Any, whole: Sequence[str]) -> tuple[dict[str, Parts], dict[str, Tensor]]:
+    """Module's name there -> its parts, complete; and the tensors of the modules that are `whole`, by their names."""
     if not path.exists():
         raise WeightsError(f"{path} is missing")
     base = {PREFIX + there: place for there, place in places(model).items()}
     found: dict[str, Parts] = {}
+    stored: dict[str, Tensor] = {}
     with _open(path) as file:
         for name in file.keys():  # noqa: SIM118, it is no dict
             place, known = base.get(name.removesuffix(".base_layer.weight")), split_key(name)
             if known is not None:
                 found.setdefault(known[0], {})[known[1]] = file.get_tensor(name)
+            elif is_whole(name.removeprefix(PREFIX), whole):
+                stored[name] = file.get_tensor(name)
             elif place is None or not name.endswith(".base_layer.weight"):
                 raise WeightsError(f"{path} holds {name}, which is no part of a LoRA adapter")
             elif not _same(file.get_tensor(name), model.get_submodule(place.ours[0]).weight):
@@ -179,7 +195,7 @@ def _read(path: Path, model: Any) -> dict[str, Parts]:
             raise WeightsError(f"{path} has only {', '.join(parts)} for {there}: an adapter needs A and B")
         if not all(part.is_floating_point() and part.isfinite().all() for part in parts.values()):
             raise WeightsError(f"{path} holds numbers for {there} that are not finite")
-    return found
+    return found, stored
 
 
 def _same(stored: Tensor, own: Tensor) -> bool:

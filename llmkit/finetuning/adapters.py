@@ -20,7 +20,8 @@ def add_lora(model: nn.Module, config: LoRAConfig, seed: int = 0) -> list[str]:
     "experts.0.up_proj"), or a whole name; each must name at least one Linear, one that is kept quantised, or a token
     embedding. Experts are Linears like others; the router, whose forward is its own, is not.
 
-    The model computes what it did before. `seed` draws A, in the order of the modules.
+    The model computes what it did before. `seed` draws A, in the order of the modules. What shall be trained whole
+    beside the adapters, such as a new classifier, is freed afterwards: model.classifier.requires_grad_(True).
 
     Raises ValueError for a target that names nothing, or a module that cannot be adapted, or one that shares its matrix
     with another (a merged adapter would belong to one of them only), for DoRA on an output whose weights are all 0, and
