@@ -592,18 +592,19 @@ def noisy(model, names=("lora_", "classifier", "pooler")):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("family", "head", "task"),
-    [("bert", "ForSequenceClassification", "SEQ_CLS"), ("roberta", "ForSequenceClassification", "SEQ_CLS"),
-     ("bert", "ForTokenClassification", "TOKEN_CLS")],
+    ("family", "head", "task", "targets"),
+    [("bert", "ForSequenceClassification", "SEQ_CLS", ["query", "value"]),
+     ("roberta", "ForSequenceClassification", "SEQ_CLS", ["query", "dense"]),  # its classifier has a dense too
+     ("bert", "ForTokenClassification", "TOKEN_CLS", ["query", "value"])],
 )  # fmt: skip
-def test_classifiers_both_ways(family, head, task, tmp_path):
+def test_classifiers_both_ways(family, head, task, targets, tmp_path):
     """As peft's examples do it: the task's type makes peft train the new head whole, and save it with the adapter."""
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     base = classifier(family, head)
     save_pretrained(base, tmp_path / "base")
     auto = getattr(transformers, f"AutoModel{head}")
     theirs = auto.from_pretrained(tmp_path / "base", dtype=torch.float32)
-    theirs = peft.get_peft_model(theirs, peft.LoraConfig(task, r=3, target_modules=["query", "value"])).eval()
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(task, r=3, target_modules=targets)).eval()
     noisy(theirs)
     theirs.save_pretrained(tmp_path / "adapter")
     ours, _ = from_pretrained(tmp_path / "base")
@@ -642,10 +643,32 @@ def test_what_is_trained_whole_is_not_lost(tmp_path):
     fused = adapted("gpt2", KINDS["plain"])
     fused.transformer.blocks[0].mlp_norm.requires_grad_(True)
     save_adapter(fused, tmp_path / "gpt2")
+    assert json.loads((tmp_path / "gpt2" / "adapter_config.json").read_text())["modules_to_save"] == [
+        "transformer.h.0.ln_2"
+    ]
+    with pytest.raises(ValueError, match="without them this is not the model of before"), adapters_off(fused):
+        pass
     unnamed = adapted("gpt2", LoRAConfig(rank=2, alpha=4, targets=("v_proj",)))
     unnamed.transformer.blocks[0].attn.q_proj.requires_grad_(True)
     with pytest.raises(ValueError, match="q_proj is trained beside the adapters, but is no module of this family"):
         save_adapter(unnamed, tmp_path / "q")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tied_matrix_is_not_trained_whole(tmp_path):
+    """PEFT trains a copy of the table and leaves the output matrix as it was: here the two are one."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    tied = llama(LlamaConfig(50, 24, 2, 3, n_kv_heads=1, d_ff=40, tie=True)).eval()
+    save_pretrained(tied, tmp_path / "base")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    config = peft.LoraConfig(r=3, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    peft.get_peft_model(theirs, config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(WeightsError, match="shares its matrix with another module"):
+        load_adapter(tied, tmp_path / "adapter")
+    add_lora(tied, LoRAConfig(rank=2, alpha=4, targets=("q_proj",)))
+    tied.transformer.embed.tokens.requires_grad_(True)
+    with pytest.raises(ValueError, match="shares its matrix with another module"):
+        save_adapter(tied, tmp_path / "ours")
 
 
 CLASSIFIER = "base_model.model.classifier.weight"
@@ -657,7 +680,10 @@ CLASSIFIER = "base_model.model.classifier.weight"
         (lambda t: t.pop(CLASSIFIER), "has no base_model.model.classifier.weight, though modules_to_save names it"),
         (lambda t: t.update({CLASSIFIER: torch.ones(4, 24)}), r"classifier.weight is \(4, 24\), this model needs"),
         (lambda t: t[CLASSIFIER].fill_(math.nan), "classifier.weight has numbers that are not finite"),
-        (lambda t: t.update({"base_model.model.pre_classifier.weight": torch.ones(1)}), "holds base_model.model.pre_"),
+        (
+            lambda t: t.update({"base_model.model.dense.weight": torch.ones(1)}),
+            "holds base_model.model.dense.weight",
+        ),
         (
             lambda t: t.update({"base_model.model.classifier.scale": torch.ones(1)}),
             "classifier.scale, which this",

@@ -5,6 +5,7 @@ import torch
 
 import llmkit
 from llmkit.layers.attention import MultiHeadAttention, attention, fused_attention
+from llmkit.layers.dropout import drops_out
 from llmkit.layers.masks import CAUSAL
 from llmkit.models import FAMILIES
 
@@ -91,3 +92,13 @@ def test_weights_are_dropped_in_training_alone_and_the_mean_stays(dtype):
         layer.recorder = recorder
         assert not layer.train()(x, CAUSAL).any() and layer.eval()(x, CAUSAL).any()
     assert all(weights.float().sum(-1).allclose(torch.ones(()), atol=0.01) for weights in seen)  # before any is dropped
+
+
+def test_the_layers_own_switch_counts():
+    """Whoever switches every Dropout off leaves the model in training mode."""
+    layer, x = MultiHeadAttention(16, 2, dropout=0.9).train(), torch.randn(1, 5, 16)
+    layer.dropout.eval()
+    assert not drops_out(layer) and torch.equal(layer(x), layer(x))
+    layer.eval()
+    layer.dropout.train()
+    assert drops_out(layer) and not torch.equal(layer(x), layer(x))

@@ -10,6 +10,7 @@ import llmkit
 from llmkit.checkpoints.special import Settings, save_tokenizer
 from llmkit.data import toyland
 from llmkit.tokenizers import CL100K_PATTERN, ByteLevelBPE, SentencePieceBPE, Unigram, WordPiece, encode_chat
+from llmkit.tokenizers.base import TokenizerFileError
 
 transformers = pytest.importorskip("transformers")
 from parity import ENCODERS, MODELS, SEQ2SEQ, make_theirs  # noqa: E402
@@ -161,3 +162,54 @@ def test_settings_that_are_given_come_first(tmp_path):
     assert theirs("a").input_ids == [ours.special_tokens["<|endoftext|>"], *ours.encode("a")]
     again = llmkit.tokenizers.load_tokenizer(tmp_path)
     assert again.post_processor and again.fast().encode("a").ids == ours.encode("a"), "fast() puts nothing around"
+
+
+def test_a_folder_that_says_nothing(tmp_path):
+    """config.json's ids are then its family's, 1 and 2: ordinary pieces here. And no template is made up."""
+    theirs = make_theirs("llama")
+    ours = OWN["gpt2"]()
+    theirs.resize_token_embeddings(ours.vocab_size)
+    theirs.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["bos_token_id"] == 1
+    ours.save(tmp_path)
+    model, tokenizer = llmkit.from_pretrained(tmp_path)
+    assert tokenizer.settings == Settings()
+    llmkit.save_pretrained(model, tmp_path / "again", tokenizer)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    text = f"The {ours.pieces[1]}cat{ours.pieces[2]}"
+    assert again.bos_token is None and again.eos_token == "<|endoftext|>" and again.chat_template is None
+    assert again(text).input_ids == ours.encode(text) and again.decode(ours.encode(text), True) == text
+
+
+def test_a_name_that_is_no_token_is_refused(tmp_path):
+    """transformers would give it an id beyond the embedding."""
+    ours = OWN["gpt2"]()
+    with pytest.raises(TokenizerFileError, match="no token '<pad>', which should be its pad"):
+        save_tokenizer(ours, tmp_path, "gpt2", Settings({"pad": "<pad>"}))
+
+
+def test_more_of_a_folder_is_kept_and_what_is_stale_removed(tmp_path):
+    before = tmp_path / "before"
+    ours = OWN["llama"]()
+    saved("llama", before, ours)
+    said = json.loads((before / "tokenizer_config.json").read_text())
+    several = [{"name": "rag", "template": "x"}, {"name": "default", "template": "{{ messages[0]['content'] }}"}]
+    more = {"padding_side": "left", "model_max_length": 7, "eos_token": "<|eot_id|>", "chat_template": several}
+    (before / "tokenizer_config.json").write_text(json.dumps(said | more))
+    model = make_theirs("llama")
+    model.resize_token_embeddings(ours.vocab_size)
+    model.save_pretrained(before)
+    mine, tokenizer = llmkit.from_pretrained(before)
+    target = tmp_path / "after"
+    target.mkdir()
+    for name in ("added_tokens.json", "special_tokens_map.json"):
+        (target / name).write_text('{"eos_token": "<s>"}' if "map" in name else '{"<new>": 400}')
+    (target / "chat_template.jinja").write_text("OLD")
+    llmkit.save_pretrained(mine, target, tokenizer)
+    then = transformers.AutoTokenizer.from_pretrained(target)
+    assert (then.padding_side, then.model_max_length, then.eos_token, len(then)) == ("left", 7, "<|eot_id|>", 400)
+    assert then.chat_template == "{{ messages[0]['content'] }}"
+    assert ours.special_tokens["<|eot_id|>"] in json.loads((target / "config.json").read_text())["eos_token_id"]
+    (before / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(TokenizerFileError, match="chat_template.jinja: not UTF-8 at byte 0"):
+        llmkit.from_pretrained(before)

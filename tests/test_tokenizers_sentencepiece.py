@@ -284,9 +284,14 @@ def test_added_tokens_beside_the_model(tmp_path):
     ours = load_tokenizer(tmp_path)
     assert ours.special_tokens == {"<s>": 1, "</s>": 2, "<|im_start|>": 400, "<|im_end|>": 401}
     assert ours.encode("the cat<|im_end|>", "all") == [*plain.encode("the cat"), 401]
+    beside.write_text("{}")
+    assert load_tokenizer(tmp_path).vocab_size == 400
+    beside.write_text('{"</s>": 7}')
+    with pytest.raises(ValueError, match="'</s>' has another id there than 7"):
+        load_tokenizer(tmp_path)
     beside.write_text('{"<|im_end|>": 402}')
     with pytest.raises(ValueError, match="400 pieces, which added_tokens.json does not continue"):
         load_tokenizer(tmp_path)
     beside.write_text('{"<|im_end|>": "x"}')
-    with pytest.raises(ValueError, match=r"tokenizer\.model"):
+    with pytest.raises(ValueError, match=r"added_tokens\.json: the id of"):
         load_tokenizer(tmp_path)

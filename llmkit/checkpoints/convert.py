@@ -9,10 +9,8 @@ import torch
 from torch import nn
 
 from llmkit.checkpoints.gguf import FILE_TYPES, load_gguf, save_gguf
-from llmkit.checkpoints.gguf_file import GGUFFile
-from llmkit.checkpoints.gguf_special import settings_of_gguf
 from llmkit.checkpoints.pretrained import from_pretrained, save_pretrained
-from llmkit.checkpoints.special import Settings, save_tokenizer, settings_of_folder
+from llmkit.checkpoints.special import Settings
 from llmkit.checkpoints.tables import WeightsError
 from llmkit.tokenizers.base import Tokenizer
 
@@ -91,11 +89,11 @@ def read_model(source: Path) -> tuple[nn.Module, Tokenizer | None, Settings]:
     """Model, tokenizer and special tokens of a folder or a GGUF file; weights in the dtype that is stored."""
     if source.is_dir():
         model, tokenizer = from_pretrained(source)
-        return model, tokenizer, settings_of_folder(source, tokenizer)
-    if not source.exists():
+    elif source.exists():
+        model, tokenizer = load_gguf(source)
+    else:
         raise WeightsError(f"{source} is neither a folder nor a GGUF file")
-    model, tokenizer = load_gguf(source)
-    return model, tokenizer, settings_of_gguf(GGUFFile(source))
+    return model, tokenizer, (tokenizer.settings if tokenizer is not None else None) or Settings()
 
 
 def _save_folder(
@@ -108,9 +106,9 @@ def _save_folder(
         for name, parameter in model.named_parameters():
             if not parameter.isfinite().all():
                 raise WeightsError(f"{name} cannot be written as {kind}: it has NaN, infinite or too large weights")
-        save_pretrained(model, aside, tokenizer)
         if tokenizer is not None:
-            save_tokenizer(tokenizer, aside, model.config.to_hf()["model_type"], settings)
+            tokenizer.settings = settings
+        save_pretrained(model, aside, tokenizer)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -14,6 +14,7 @@ from torch import nn
 from llmkit.checkpoints import gguf_config, gguf_names
 from llmkit.checkpoints.gguf_file import GGUFFile
 from llmkit.checkpoints.gguf_header import BLOCKS
+from llmkit.checkpoints.gguf_special import settings_of_gguf
 from llmkit.checkpoints.gguf_tokenizer import read_tokenizer, tokenizer_fields
 from llmkit.checkpoints.gguf_write import Planned, write_gguf
 from llmkit.checkpoints.special import Settings
@@ -58,6 +59,8 @@ def load_gguf(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[nn.
     file = GGUFFile(path)
     config = gguf_config.llama_config(file)
     tokenizer = read_tokenizer(file, config.vocab_size)
+    if tokenizer is not None:
+        tokenizer.settings = settings_of_gguf(file, tokenizer)
     with building_from(file.path):
         model = mixtral(config) if isinstance(config, MixtralConfig) else llama(config)
     load_weights(model, EXPORTS[type(config)].weights(config), file, r"^rope_freqs\.weight$", dtype)

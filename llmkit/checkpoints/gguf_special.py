@@ -47,11 +47,13 @@ def _id(tokenizer: Tokenizer, name: str) -> int:
     raise TokenizerFileError(f"the tokenizer has no token {name!r}")
 
 
-def settings_of_gguf(file: GGUFFile) -> Settings:
-    """What a GGUF file says; ids that are no token's are left out."""
+def settings_of_gguf(file: GGUFFile, tokenizer: Tokenizer | None = None) -> Settings:
+    """What a GGUF file says; ids that are no token's, or none of the tokenizer's, are left out."""
     tokens = file.get("tokenizer.ggml.tokens", [], list)
     ids = {role: file.get(f"tokenizer.ggml.{entry}", None, int) for role, entry in ROLES.items()}
     special = {role: tokens[i] for role, i in ids.items() if i is not None and i < len(tokens)}
+    if tokenizer is not None:
+        special = {role: name for role, name in special.items() if name in tokenizer.pieces}
     return Settings(
         special,
         file.get("tokenizer.ggml.add_bos_token", False, bool),

@@ -79,7 +79,7 @@ def save_pretrained(
 ) -> None:
     """Write config.json and safetensors (and the tokenizer) as transformers reads them.
 
-    What the folder that the tokenizer was loaded from says of special tokens, and its chat template, are written too.
+    What from_pretrained's folder said of the tokenizer (special tokens, chat template) is written too.
 
     Raises WeightsError for a part that their files know nothing of: a parameter of one's own, another way to pool.
     """
@@ -103,8 +103,9 @@ def save_pretrained(
 def _check_head(model: Any) -> None:
     """An encoder's config names its head, and is read back with that. By name: lessons show classes of their own."""
     head = getattr(model.config, "head", None)
-    if head is not None and type(model).__name__ != HEADS[head].__name__:
-        right = next((name for name, kind in HEADS.items() if kind.__name__ == type(model).__name__), None)
+    names = [kind.__name__ for kind in type(model).__mro__]
+    if head is not None and HEADS[head].__name__ not in names:
+        right = next((name for name, kind in HEADS.items() if kind.__name__ in names), None)
         advice = f"it needs head={right!r} (dataclasses.replace)" if right else "save the state_dict instead"
         raise WeightsError(f"this is a {type(model).__name__}, but its config has head={head!r}: {advice}")
 
@@ -113,7 +114,8 @@ def _text_ends(tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Where transformers' generate stops. Said even if nowhere: it would take its family's default, LLaMA's id 2, which
     is an ordinary piece of another vocabulary."""
     known = tokenizer.special_tokens if tokenizer is not None else {}
-    ends = [known[name] for name in TEXT_ENDS if name in known]
+    said = tokenizer.settings.special.get("eos") if tokenizer is not None and tokenizer.settings else None
+    ends = [known[name] for name in dict.fromkeys((*TEXT_ENDS, said)) if name in known]
     return {"bos_token_id": None, "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
 
 

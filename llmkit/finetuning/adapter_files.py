@@ -52,9 +52,9 @@ def save_adapter(model: Any, folder: str | Path, base_name: str = "") -> None:
 
     base_name   what the base is called (a Hub name or a folder), for those who find the adapter alone
 
-    Raises ValueError for a model without adapters or of no family, and for an adapter in a place that its files do not
-    name, or of several kinds. Each file is replaced whole; a crash between the two leaves new weights beside the old
-    config, which loading refuses where they do not fit.
+    Raises ValueError for a model without adapters or of no family, for an adapter, or a module that is trained whole,
+    in a place that its files do not name, and for adapters of several kinds. Each file is replaced whole; a crash
+    between the two leaves new weights beside the old config, which loading refuses where they do not fit.
     """
     layers = lora_layers(model)
     if not layers:
@@ -114,7 +114,8 @@ def load_adapter(model: Any, folder: str | Path) -> list[str]:
     wanted = config.get("modules_to_save") or []
     there_is, (found, stored) = places(model), _read(path, model, wanted)
     whole = read_whole(model, stored, wanted, made_for)
-    names = [there for there in there_is if is_target(there, config.get("target_modules"))]
+    targets = config.get("target_modules")  # PEFT saves a whole module and adapts nothing in it
+    names = [there for there in there_is if is_target(there, targets) and not is_whole(f"{there}.weight", wanted)]
     if missing := [there for there in names if there not in found and _whole_depth(config)]:
         raise WeightsError(f"{path} has nothing for {missing[0]}, which {CONFIG} names: {made_for}")
     ours: dict[str, tuple[Parts, LoRAConfig]] = {}

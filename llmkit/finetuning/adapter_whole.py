@@ -4,22 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from llmkit.checkpoints.tables import Copy, Transpose, WeightsError, split_numbers
+from llmkit.checkpoints.tables import Copy, PairsToHalves, Transpose, WeightsError, split_numbers
 from llmkit.finetuning.adapter_names import PREFIX, table
-from llmkit.finetuning.adapters import lora_layers
+from llmkit.finetuning.adapters import is_shared, trained_whole
 
-
-def trained_whole(model: nn.Module) -> list[str]:
-    """Our names of the modules that can be trained and are no part of an adapter."""
-    inside = tuple(f"{name}." for name in lora_layers(model))
-    owners = [name.rpartition(".")[0] for name, p in model.named_parameters() if p.requires_grad]
-    return list(dict.fromkeys(owner for owner in owners if not f"{owner}.".startswith(inside)))
+SHARED = "shares its matrix with another module (tied embeddings), where PEFT would train the two apart"
 
 
 def stored_whole(model: nn.Module) -> tuple[list[str], dict[str, Tensor]]:
     """Their names of those modules, for modules_to_save, and their tensors by the names in adapter_model.safetensors.
 
-    Raises ValueError for one that the family's files do not have, or have as a part of another (GPT-2's q_proj).
+    Raises ValueError for one that the family's files do not have, or have as a part of another (GPT-2's q_proj), and
+    for one that shares its matrix with another module: PEFT would train the two apart.
     """
     names, tensors = [], {}
     for owner in trained_whole(model):
@@ -27,6 +23,8 @@ def stored_whole(model: nn.Module) -> tuple[list[str], dict[str, Tensor]]:
             there = _there(model, f"{owner}.{part}")
             if there is None:
                 raise ValueError(f"{owner} is trained beside the adapters, but is no module of this family's files")
+            if is_shared(model, parameter):
+                raise ValueError(f"{owner} is trained beside the adapters, but {SHARED}")
             name, entry = there
             names.append(name.rpartition(".")[0])
             tensors[PREFIX + name] = entry.store(parameter.detach()).contiguous()
@@ -40,7 +38,7 @@ def read_whole(
 
     A name stands for every module that it is the end of, with all that is in it; one that this model does not have is
     left out, as PEFT does ("score" of a model whose head is called "classifier"). Raises WeightsError for a tensor that
-    is missing, has no place in this model, has another shape or is not finite.
+    is missing, has no place in this model, is shared by two modules, has another shape or is not finite.
     """
     found, left = {}, set(stored)
     for name, parameter in model.named_parameters():
@@ -50,6 +48,8 @@ def read_whole(
         value = stored.get(PREFIX + there[0])
         if value is None:
             raise WeightsError(f"the adapter has no {PREFIX + there[0]}, though modules_to_save names it: {made_for}")
+        if is_shared(model, parameter):
+            raise WeightsError(f"modules_to_save names {there[0]}, but in this model it {SHARED}")
         left.discard(PREFIX + there[0])
         value = there[1].load(value)
         if value.shape != parameter.shape:
@@ -64,12 +64,13 @@ def read_whole(
 
 
 def is_whole(there: str, wanted: Sequence[str]) -> bool:
-    """Whether modules_to_save names the module that this parameter of theirs is in.
+    """Whether modules_to_save names the module that this parameter of theirs is in, or one around it: by their ends.
 
-    >>> is_whole("classifier.dense.weight", ["classifier"]), is_whole("pre_classifier.weight", ["classifier"])
-    (True, False)
+    >>> is_whole("classifier.dense.weight", ["classifier"]), is_whole("lm_head.weight", ["head", "classifier"])
+    (True, True)
     """
-    return any(f".{name}." in f".{there}" for name in wanted)
+    around = [there[:i] for i, char in enumerate(there) if char == "."]
+    return any(module.endswith(name) for module in around for name in wanted)
 
 
 def put_whole(model: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -84,4 +85,4 @@ def _there(model: nn.Module, name: str) -> tuple[str, Copy] | None:
     """Their name of our parameter and its entry in the table; None for what is no tensor of its own there."""
     template, numbers = split_numbers(name)
     entry = table(model).get(template)
-    return (entry.names[0].format(*numbers), entry) if type(entry) in (Copy, Transpose) else None
+    return (entry.names[0].format(*numbers), entry) if type(entry) in (Copy, Transpose, PairsToHalves) else None

@@ -1,6 +1,5 @@
 """Adapters on a whole model: put on, switched off for a moment, merged, taken off. One adapter at a time."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -72,8 +71,7 @@ def _check(model: nn.Module, name: str, module: nn.Module) -> None:
     if type(module) not in (*LINEAR, nn.Embedding) or positions:
         kind = "a table of positions" if positions else f"a {type(module).__name__}"
         raise ValueError(f"{name} is {kind}: adapters go on Linear and on token embeddings")
-    places = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
-    if any(places[id(p)] > 1 for p in module.parameters()):
+    if any(is_shared(model, p) for p in module.parameters()):
         raise ValueError(
             f"{name} shares its matrix with another module (tied embeddings): an adapter on one of the two could not "
             "be merged. Leave it out of the targets, or build the model with tie=False"
@@ -87,6 +85,18 @@ def _check_rows(name: str, module: nn.Module) -> None:
             f"{name} has an output with no weight but 0: DoRA divides by its length. Leave the module out of the "
             "targets, or take dora=False"
         )
+
+
+def is_shared(model: nn.Module, parameter: nn.Parameter) -> bool:
+    """Whether the parameter stands in several places (tied embeddings)."""
+    return sum(p is parameter for _, p in model.named_parameters(remove_duplicate=False)) > 1
+
+
+def trained_whole(model: nn.Module) -> list[str]:
+    """The names of the modules that can be trained and are no part of an adapter."""
+    inside = tuple(f"{name}." for name in lora_layers(model))
+    owners = [name.rpartition(".")[0] for name, p in model.named_parameters() if p.requires_grad]
+    return list(dict.fromkeys(owner for owner in owners if not f"{owner}.".startswith(inside)))
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -144,9 +154,12 @@ def remove(model: nn.Module) -> None:
 def adapters_off(model: nn.Module) -> Iterator[nn.Module]:
     """`with adapters_off(model) as base:` the model as it was before tuning, from the same weights; merged or not.
 
-    What a second copy of the model would be needed for otherwise: the reference that DPO and PPO compare with.
+    What a second copy of the model would be needed for otherwise: the reference that DPO and PPO compare with. Raises
+    ValueError where more than the adapters is trained, which stays as it is now.
     """
     layers = list(_layers(model).values())
+    if whole := trained_whole(model):
+        raise ValueError(f"{whole[0]} is trained beside the adapters: without them this is not the model of before")
     before = [layer.on for layer in layers]
     try:
         for layer in layers:

@@ -187,7 +187,7 @@ class MultiHeadAttention(nn.Module):
         return self.o_proj(merge_heads(self._attend(q, k, v, mask)))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = self.dropout.p if self.dropout.training else 0.0
         if self.sinks is None and self.recorder is None:
             return fused_attention(q, k, v, mask, self.scale, dropout)
         k, v = repeat_kv(k, self.n_heads), repeat_kv(v, self.n_heads)

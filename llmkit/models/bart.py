@@ -1,7 +1,7 @@
 """BART (Lewis et al. 2019): the 2017 Transformer with GELU: encoder and decoder, norm last, learned positions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -37,14 +37,15 @@ class BartConfig:
     max_len: int = 1024
     activation: str = "gelu"
     dropout: float = 0.0  # of the embeddings and of what each branch adds
-    attention_dropout: float = 0.0  # of the attention weights
-    activation_dropout: float = 0.0  # inside the MLP
     scale_embedding: bool = False  # token vectors times sqrt(d_model), as in 2017
     pad_id: int = 1
     start_id: int = 2  # the decoder begins with the end token
     end_id: int = 2
     forced_bos_id: int | None = None
     forced_eos_id: int | None = None
+    _: KW_ONLY
+    attention_dropout: float = 0.0  # of the attention weights
+    activation_dropout: float = 0.0  # inside the MLP
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "BartConfig":
@@ -59,7 +60,8 @@ class BartConfig:
             hf["vocab_size"], hf["d_model"], hf["encoder_layers"], hf["decoder_layers"],
             hf["encoder_attention_heads"], hf["decoder_attention_heads"], hf["encoder_ffn_dim"],
             hf["decoder_ffn_dim"], hf["max_position_embeddings"], hf.get("activation_function", "gelu"),
-            hf.get("dropout", 0.1), hf.get("attention_dropout", 0.0), hf.get("activation_dropout", 0.0),
+            hf.get("dropout", 0.1), attention_dropout=hf.get("attention_dropout", 0.0),
+            activation_dropout=hf.get("activation_dropout", 0.0),
             scale_embedding=bool(hf.get("scale_embedding")), pad_id=hf.get("pad_token_id", 1),
             start_id=hf.get("decoder_start_token_id", 2), end_id=hf.get("eos_token_id", 2),
             forced_bos_id=hf.get("forced_bos_token_id"), forced_eos_id=hf.get("forced_eos_token_id"),

@@ -1,7 +1,7 @@
 """BERT (Devlin et al. 2018): an encoder with the norm last, learned positions, segments, and a choice of heads."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -37,10 +37,11 @@ class BertConfig:
     norm_eps: float = 1e-12
     activation: str = "gelu"
     dropout: float = 0.0  # of the embeddings and of what each branch adds
-    attention_dropout: float = 0.0  # of the attention weights
     pad_id: int = 0
     head: str = "ForMaskedLM"  # a key of HEADS
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")  # of the classifiers
+    _: KW_ONLY
+    attention_dropout: float = 0.0  # of the attention weights
     classifier_dropout: float | None = None  # dropout; of what the classifiers read
 
     family: ClassVar[str] = "Bert"
@@ -73,9 +74,10 @@ class BertConfig:
         return cls(
             hf["vocab_size"], hf["hidden_size"], hf["num_hidden_layers"], hf["num_attention_heads"],
             hf["intermediate_size"], hf["max_position_embeddings"] - cls.offset, hf.get("type_vocab_size", 2),
-            hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), hf.get("hidden_dropout_prob", 0.1),
-            hf.get("attention_probs_dropout_prob", 0.1), pad_id, head, _labels(hf),
-            hf.get("classifier_dropout"),
+            hf.get("layer_norm_eps", 1e-12), hf.get("hidden_act", "gelu"), hf.get("hidden_dropout_prob", 0.1), pad_id,
+            head, _labels(hf),
+            attention_dropout=hf.get("attention_probs_dropout_prob", 0.1),
+            classifier_dropout=hf.get("classifier_dropout"),
         )  # fmt: skip
 
     @classmethod

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019): pre-norm blocks, learned positions, GELU, biases everywhere, tied embeddings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ class GPT2Config:
     activation: str = "gelu_new"
     norm_eps: float = 1e-5
     dropout: float = 0.0  # of what each branch adds
+    _: KW_ONLY
     attention_dropout: float = 0.0  # of the attention weights
     embedding_dropout: float | None = None  # dropout
 
@@ -44,7 +45,7 @@ class GPT2Config:
         return cls(
             hf["vocab_size"], hf["n_positions"], hf["n_embd"], hf["n_layer"], hf["n_head"], hf.get("n_inner"),
             activation, hf.get("layer_norm_epsilon", 1e-5), hf.get("resid_pdrop", 0.1),
-            hf.get("attn_pdrop", 0.1), hf.get("embd_pdrop", 0.1),
+            attention_dropout=hf.get("attn_pdrop", 0.1), embedding_dropout=hf.get("embd_pdrop", 0.1),
         )  # fmt: skip
 
     def to_hf(self) -> dict[str, Any]:

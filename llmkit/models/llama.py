@@ -1,7 +1,7 @@
 """LLaMA 1, 2, 3 and Mistral (Touvron et al. 2023): RMSNorm, rotary positions, grouped queries, SwiGLU, no biases."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ class LlamaConfig:
     rope_scaling: Mapping[str, Any] | None = None
     window: int | None = None  # Mistral's sliding window
     tie: bool = False
+    _: KW_ONLY
     attention_dropout: float = 0.0  # of the attention weights
 
     @classmethod

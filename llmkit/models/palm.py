@@ -5,7 +5,7 @@ head are what from_pretrained reads here, and CohereForCausalLM is what the test
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -34,8 +34,9 @@ class PalmConfig:
     max_len: int = 2048
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    attention_dropout: float = 0.0  # of the attention weights
     n_kv_heads: ClassVar[int] = 1  # multi-query attention at every size
+    _: KW_ONLY
+    attention_dropout: float = 0.0  # of the attention weights
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "PalmConfig":

@@ -12,7 +12,7 @@ from llmkit.tokenizers.sentencepiece import SentencePiece
 from llmkit.tokenizers.sentencepiece_bpe import SentencePieceBPE
 from llmkit.tokenizers.sentencepiece_unigram import Unigram
 from llmkit.tokenizers.tokenizer_json import read_tokenizer_json
-from llmkit.tokenizers.vocab import byte_level_from, no_duplicates, unique
+from llmkit.tokenizers.vocab import byte_level_from, check_ids, no_duplicates, unique
 from llmkit.tokenizers.wordpiece import WordPiece
 
 
@@ -54,6 +54,9 @@ def read_sentencepiece(path: str | os.PathLike) -> SentencePiece:
     behind = sorted(added.keys() - set(model.pieces), key=added.get)
     if [added[name] for name in behind] != [*range(len(model.pieces), len(model.pieces) + len(behind))]:
         raise TokenizerFileError(f"{path} has {len(model.pieces)} pieces, which added_tokens.json does not continue")
+    for name in added.keys() & set(model.pieces):
+        if model.pieces.index(name) != added[name]:
+            raise TokenizerFileError(f"{path}: {name!r} has another id there than {added[name]} in added_tokens.json")
     model.pieces += behind
     model.scores += [0.0] * len(behind)
     model.types += [protobuf.CONTROL] * len(behind)
@@ -66,7 +69,15 @@ def read_sentencepiece(path: str | os.PathLike) -> SentencePiece:
 def _added_tokens(path: Path) -> dict[str, int]:
     """added_tokens.json beside the file: name -> id."""
     added = path.with_name("added_tokens.json")
-    return json.loads(added.read_text(encoding="utf-8"), object_pairs_hook=unique(added)) if added.exists() else {}
+    if not added.exists():
+        return {}
+    try:
+        tokens = json.loads(added.read_text(encoding="utf-8"), object_pairs_hook=unique(added))
+        if tokens != {}:
+            check_ids(tokens, added)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TokenizerFileError(f"{added}: no JSON in UTF-8: {error}") from None
+    return tokens
 
 
 def _read_vocab_txt(path: Path) -> WordPiece:

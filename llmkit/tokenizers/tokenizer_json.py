@@ -108,7 +108,7 @@ def _sentencepiece_bpe(data: dict, special: dict[str, int], path: Path) -> Sente
         first.setdefault("".join(parts), number)
     lowest = -float(len(model["merges"]))
     scores = [-float(first[piece]) if piece in first else lowest for piece in pieces]
-    unk = model["vocab"][model["unk_token"]]
+    unk = model["vocab"][model.get("unk_token") or "<unk>"]  # transformers 5 leaves it out
     return SentencePieceBPE(_sentencepiece(data, pieces, scores, unk, protobuf.BPE, special))
 
 
