@@ -124,3 +124,17 @@ def test_what_cannot_be_a_tokenizer_is_refused():
         WordPiece(["[UNK]", "a", "a"])
     with pytest.raises(ValueError, match="more than 5"):
         WordPiece.train("a", 5)
+
+
+def test_added_tokens_beside_the_vocabulary(tmp_path):
+    plain = WordPiece.train("the cat sat on the mat", 30)
+    (tmp_path / "vocab.txt").write_text("\n".join(plain.pieces), encoding="utf-8")
+    n = plain.vocab_size
+    (tmp_path / "added_tokens.json").write_text(f'{{"[E2]": {n + 1}, "[E1]": {n}}}', encoding="utf-8")
+    ours = load_tokenizer(tmp_path)
+    assert ours.encode("[E1] the [E2]", "all") == [n, *plain.encode("the"), n + 1]
+    assert ours.encode("[E1]") == plain.encode("[E1]"), "typed, it is text"
+    ours.save(tmp_path)
+    library = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert [library.token_to_id(name) for name in ("[E1]", "[E2]")] == [n, n + 1]
+    assert load_tokenizer(tmp_path).special_tokens == ours.special_tokens

@@ -19,7 +19,7 @@ from llmkit.tokenizers.wordpiece import WordPiece
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer in a folder or file: tokenizer.json, tokenizer.model, vocab.json with merges.txt, or vocab.txt.
 
-    Beside tokenizer.model and vocab.json, added_tokens.json names special tokens that came later.
+    Beside all but tokenizer.json, added_tokens.json names special tokens that came later.
 
     Raises FileNotFoundError where there is none, TokenizerFileError naming the file and the reason where it is
     damaged or of a kind that llmkit does not know.
@@ -84,7 +84,8 @@ def _read_vocab_txt(path: Path) -> WordPiece:
     lines = path.read_text(encoding="utf-8").split("\n")
     pieces = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     no_duplicates(pieces, path)
-    return WordPiece(pieces, _is_lower_cased(path))
+    tokenizer, added = WordPiece(pieces, _is_lower_cased(path)), _added_tokens(path)
+    return WordPiece(pieces, tokenizer.lower, tokenizer.special_tokens | added) if added else tokenizer
 
 
 def _is_lower_cased(path: Path) -> bool:
