@@ -20,7 +20,7 @@ SHARES = {
     **dict.fromkeys(["embd_pdrop", "activation_dropout"], 0.1),
     "classifier_dropout": 0.4,
 }
-NAMES = [*(name for name in MODELS if name != "mistral window"), *ENCODERS, "t5", "t5 v1.1", "bart"]
+NAMES = [*MODELS, *ENCODERS, "t5", "t5 v1.1", "bart"]
 
 
 def shares_of(config):
