@@ -6,6 +6,8 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -638,3 +640,15 @@ def test_a_live_plot_is_drawn_and_replaced(monkeypatch):
     before = len(shown)
     t.fit()
     assert len(shown) == before + 1, "no drawing for every line"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8, whatever the locale")
+def test_a_folder_that_the_file_system_cannot_name_is_said(toml, tmp_path):
+    """Under an ASCII locale; in this process it is UTF-8 from the start, so it takes another."""
+    toml.write_text(re.sub(r'folder = ".*"', 'folder = "données"', toml.read_text(encoding="utf-8")), encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "llmkit.training", "run.toml"], capture_output=True, cwd=tmp_path,
+        env={**os.environ, **ascii_only}, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: 'ascii' codec can't encode"), done.stderr

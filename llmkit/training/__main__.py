@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with distributed.process_group() as device:
             return _train(options, device)
-    except (RunError, CheckpointError, FloatingPointError, OSError) as error:
+    except (RunError, CheckpointError, FloatingPointError, OSError, UnicodeEncodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
