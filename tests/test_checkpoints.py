@@ -280,6 +280,8 @@ def test_dtype_is_kept_unless_another_is_asked_for(tmp_path):
     for asked, expected in ((None, torch.bfloat16), (torch.float32, torch.float32)):
         model, _ = llmkit.from_pretrained(tmp_path, dtype=asked)
         assert {parameter.dtype for parameter in model.parameters()} == {expected}
+    with pytest.raises(TypeError, match="one of torch's, such as torch.bfloat16, not 'bfloat16'"):
+        llmkit.from_pretrained(tmp_path, "bfloat16")
 
 
 def test_nan_is_a_number_like_any_other(tmp_path):

@@ -101,6 +101,8 @@ def test_other_tags_are_refused(tag):
 
 def test_uneven_input_is_refused():
     for function in (span_report, token_accuracy):
+        with pytest.raises(ValueError, match="sentence 0: tags are names such as 'B-PER'"):
+            function([[0, 1]], [[0, -100]])
         with pytest.raises(ValueError, match="1 predicted sentences, but 2 true"):
             function([["O"]], [["O"], ["O"]])
         with pytest.raises(ValueError, match="sentence 1: 1 predicted tags, but 2 true"):

@@ -357,6 +357,15 @@ def test_untied_both_can_be_adapted_and_begin_as_they_were():
     torch.testing.assert_close(model(IDS), tuned, atol=2e-5, rtol=2e-5)
 
 
+def test_a_merged_model_is_saved_once_the_adapters_are_off(tmp_path):
+    model = adapted("llama", KINDS["plain"])
+    merge(model)
+    with pytest.raises(WeightsError, match=r"remove\(model\) leaves a plain model"):
+        save_pretrained(model, tmp_path)
+    remove(model)
+    save_pretrained(model, tmp_path)
+
+
 def test_other_bad_input():
     for options, words in (
         ({"rank": 0}, "at least 1"), ({"dropout": 1.0}, "below 1"), ({"targets": "q_proj"}, "write it as a tuple"),

@@ -144,6 +144,15 @@ def test_dropout_differs_by_step_and_seed_and_not_in_evaluation():
     assert t._evaluate() == t._evaluate() and t.model.training
 
 
+def test_the_model_is_left_in_evaluation_mode():
+    """Who generates next would not notice that it drops out; loop.train leaves it so too."""
+    t = trainer()
+    t.fit(3)
+    assert not t.model.training
+    t.fit()
+    assert not t.model.training and t.step == 12
+
+
 def test_the_last_step_is_logged_evaluated_and_saved(tmp_path):
     lines = trainer(tmp_path, n_steps=5, log_every=2).fit()
     assert [line["step"] for line in lines] == [2, 4, 5, 5] and "validation_loss" in lines[-1]

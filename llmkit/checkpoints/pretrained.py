@@ -38,7 +38,8 @@ def from_pretrained(
     result  (model, tokenizer); the tokenizer is None where the folder has none
 
     The model is built without memory and each tensor is put in its place as it is read. Raises WeightsError for a
-    missing, left-over or misshapen tensor, a damaged file, or a model_type that llmkit does not have.
+    missing, left-over or misshapen tensor, a damaged file, or a model_type that llmkit does not have; TypeError for a
+    dtype that is none of torch's.
     """
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype is one of torch's, such as torch.bfloat16, not {dtype!r}")
@@ -81,7 +82,8 @@ def save_pretrained(
 
     What from_pretrained's folder said of the tokenizer (special tokens, chat template) is written too.
 
-    Raises WeightsError for a part that their files know nothing of: a parameter of one's own, another way to pool.
+    Raises WeightsError for a part that their files know nothing of: a parameter of one's own, another way to pool, a
+    head that the config does not name.
     """
     if getattr(model, "pool", first_token) is not first_token:
         pool = getattr(model.pool, "__name__", model.pool)

@@ -89,8 +89,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, family: str, settings: Se
 
     family     config.json's model_type: says what stands around a text where the tokenizer's own file did not
     settings   by default what the tokenizer's folder said; the chat template that is usual for its special tokens is
-               written where there was no folder. Files of a tokenizer that was there before are removed
-    Raises TokenizerFileError for a name in the settings that is no token.
+               written where there was no folder
+
+    Files that the folder holds of a tokenizer before are removed (STALE). Raises TokenizerFileError for a name in the
+    settings that is no token, before anything is written.
 
     Without the second file transformers would take the family's class, which lower-cases BERT's texts, cuts words by
     GPT-2's pattern, and knows no special tokens of a LLaMA.
