@@ -1,12 +1,14 @@
 """Tokenizers that save_pretrained wrote, read by transformers' AutoTokenizer: ids, what stands around a text, chat."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import tokenizers
 import torch
 
 import llmkit
+from llmkit.checkpoints.gguf_special import settings_of_gguf
 from llmkit.checkpoints.special import Settings, save_tokenizer
 from llmkit.data import toyland
 from llmkit.tokenizers import CL100K_PATTERN, ByteLevelBPE, SentencePieceBPE, Unigram, WordPiece, encode_chat
@@ -80,6 +82,7 @@ def test_roles(tmp_path):
     bert, _ = saved("bert", tmp_path / "bert", OWN["bert"]())
     roles = bert.cls_token, bert.sep_token, bert.mask_token, bert.pad_token, bert.unk_token
     assert roles == ("[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]")
+    assert bert.bos_token is None and bert.eos_token is None, "those are its names in GGUF alone"
     roberta, _ = saved("roberta", tmp_path / "roberta", OWN["roberta"]())
     assert (roberta.cls_token, roberta.sep_token, roberta.mask_token) == ("<s>", "</s>", "<mask>")
     gpt2, _ = saved("gpt2", tmp_path / "gpt2", OWN["gpt2"]())
@@ -161,6 +164,8 @@ def test_settings_that_are_given_come_first(tmp_path):
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     assert theirs("a").input_ids == [ours.special_tokens["<|endoftext|>"], *ours.encode("a")]
     again = llmkit.tokenizers.load_tokenizer(tmp_path)
+    again.save(tmp_path / "copy.json")
+    assert json.loads((tmp_path / "copy.json").read_text())["post_processor"] == again.post_processor
     assert again.post_processor and again.fast().encode("a").ids == ours.encode("a"), "fast() puts nothing around"
 
 
@@ -194,7 +199,7 @@ def test_more_of_a_folder_is_kept_and_what_is_stale_removed(tmp_path):
     saved("llama", before, ours)
     said = json.loads((before / "tokenizer_config.json").read_text())
     several = [{"name": "rag", "template": "x"}, {"name": "default", "template": "{{ messages[0]['content'] }}"}]
-    more = {"padding_side": "left", "model_max_length": 7, "eos_token": "<|eot_id|>", "chat_template": several}
+    more = {"padding_side": "left", "model_max_length": 7, "eos_token": "<|end_header_id|>", "chat_template": several}
     (before / "tokenizer_config.json").write_text(json.dumps(said | more))
     model = make_theirs("llama")
     model.resize_token_embeddings(ours.vocab_size)
@@ -207,9 +212,25 @@ def test_more_of_a_folder_is_kept_and_what_is_stale_removed(tmp_path):
     (target / "chat_template.jinja").write_text("OLD")
     llmkit.save_pretrained(mine, target, tokenizer)
     then = transformers.AutoTokenizer.from_pretrained(target)
-    assert (then.padding_side, then.model_max_length, then.eos_token, len(then)) == ("left", 7, "<|eot_id|>", 400)
+    assert (then.padding_side, then.model_max_length, then.eos_token, len(then)) == (
+        "left",
+        7,
+        "<|end_header_id|>",
+        400,
+    )
     assert then.chat_template == "{{ messages[0]['content'] }}"
-    assert ours.special_tokens["<|eot_id|>"] in json.loads((target / "config.json").read_text())["eos_token_id"]
+    assert ours.special_tokens["<|end_header_id|>"] in json.loads((target / "config.json").read_text())["eos_token_id"]
     (before / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(TokenizerFileError, match="chat_template.jinja: not UTF-8 at byte 0"):
         llmkit.from_pretrained(before)
+
+
+def test_ids_of_a_gguf_that_are_no_tokens_are_left_out():
+    """Rows that only fill up the embedding have names in the file and none in the tokenizer."""
+    ours = OWN["gpt2"]()
+    said = {
+        "tokenizer.ggml.tokens": [*ours.pieces, "[PAD400]"], "tokenizer.ggml.padding_token_id": 400,
+        "tokenizer.ggml.eos_token_id": 399, "tokenizer.ggml.bos_token_id": 7777,
+    }  # fmt: skip
+    file = SimpleNamespace(get=lambda name, default, kind: said.get(name, default))
+    assert settings_of_gguf(file, ours).special == {"eos": "<|im_end|>"}

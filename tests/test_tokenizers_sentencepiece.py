@@ -295,3 +295,12 @@ def test_added_tokens_beside_the_model(tmp_path):
     beside.write_text('{"<|im_end|>": "x"}')
     with pytest.raises(ValueError, match=r"added_tokens\.json: the id of"):
         load_tokenizer(tmp_path)
+
+
+def test_a_file_that_does_not_name_its_unknown_piece(tmp_path):
+    """transformers 5 writes LLaMA's so."""
+    plain = SentencePieceBPE.train(toyland.stories(100), 400)
+    data = plain.to_json()
+    data["model"]["unk_token"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    assert load_tokenizer(tmp_path).unk_id == plain.unk_id == 0
